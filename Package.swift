@@ -1,0 +1,100 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .treatAllWarnings(as: .error),
+]
+
+let nio: [Target.Dependency] = [
+    .product(name: "NIOCore", package: "swift-nio"),
+    .product(name: "NIOPosix", package: "swift-nio"),
+]
+let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
+let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+
+let package = Package(
+    name: "tollgate",
+    platforms: [.macOS(.v15)],
+    products: [.executable(name: "tollgate", targets: ["tollgate"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird.git", from: "2.28.1", traits: []),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle.git", from: "2.13.0"),
+        .package(url: "https://github.com/jpsim/Yams.git", from: "6.2.2"),
+    ],
+    targets: [
+        // Pure: no NIO, no Foundation.
+        .target(name: "Domain", swiftSettings: strict),
+        .target(name: "JSON", dependencies: ["Domain"], swiftSettings: strict),
+        .target(name: "OpenAIProtocol", dependencies: ["Domain", "JSON"], swiftSettings: strict),
+        .target(name: "Routing", dependencies: ["Domain"], swiftSettings: strict),
+        .target(name: "Billing", dependencies: ["Domain"], swiftSettings: strict),
+
+        // System libraries: a module map and a shim header each.
+        .systemLibrary(name: "CHiredis", pkgConfig: "hiredis", providers: [.apt(["libhiredis-dev"])]),
+        .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+
+        // Shells.
+        .target(name: "Redis", dependencies: ["Domain", "CHiredis"] + nio, swiftSettings: strict),
+        .target(
+            name: "Gateway",
+            dependencies: [
+                "Domain", "JSON", "OpenAIProtocol", "Routing", "Billing", "Redis", "COpenSSL", nioHTTP1, logging,
+                .product(name: "Yams", package: "Yams"),
+            ] + nio,
+            resources: [.embedInCode("Stores/Scripts")],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "ControlPlane",
+            dependencies: [
+                "Domain", "Gateway", "Billing", "CCurl", logging, lifecycle,
+                .product(name: "Hummingbird", package: "hummingbird"),
+            ],
+            swiftSettings: strict
+        ),
+        .target(
+            name: "Simulator",
+            dependencies: ["Domain", "JSON", "OpenAIProtocol", "Routing", nioHTTP1] + nio,
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "tollgate",
+            dependencies: [
+                "Domain", "ControlPlane", "Gateway", "Simulator", "CCurl", logging, lifecycle,
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict
+        ),
+
+        // Tests.
+        .target(
+            name: "Support",
+            dependencies: ["Domain", "Billing"],
+            path: "Tests/Support",
+            swiftSettings: strict
+        ),
+        .testTarget(name: "DomainTests", dependencies: ["Domain"], swiftSettings: strict),
+        .testTarget(name: "JSONTests", dependencies: ["JSON", "Support"], swiftSettings: strict),
+        .testTarget(name: "OpenAIProtocolTests", dependencies: ["OpenAIProtocol", "Support"], swiftSettings: strict),
+        .testTarget(name: "RoutingTests", dependencies: ["Routing", "Support"], swiftSettings: strict),
+        .testTarget(name: "BillingTests", dependencies: ["Billing", "Support"], swiftSettings: strict),
+        .testTarget(name: "RedisTests", dependencies: ["Redis", "Support", nioEmbedded], swiftSettings: strict),
+        .testTarget(
+            name: "GatewayTests",
+            dependencies: ["Gateway", "Support", nioEmbedded, nioHTTP1],
+            swiftSettings: strict
+        ),
+        .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Support"], swiftSettings: strict),
+        .testTarget(name: "ControlPlaneTests", dependencies: ["ControlPlane", "Support"], swiftSettings: strict),
+        .testTarget(name: "EndToEndTests", dependencies: ["Support", "Gateway", "Billing"], swiftSettings: strict),
+        .testTarget(name: "ArchitectureTests", swiftSettings: strict),
+    ]
+)

@@ -1,0 +1,2 @@
+/* The reply parser of hiredis; its sockets are not used: NIO keeps those. */
+#include <hiredis/read.h>

@@ -1,0 +1,8 @@
+import ArgumentParser
+import Logging
+import ServiceLifecycle
+
+@main
+struct Tollgate: AsyncParsableCommand {
+    mutating func run() async throws { print("tollgate") }
+}
