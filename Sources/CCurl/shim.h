@@ -15,3 +15,13 @@ static inline CURLcode tollgate_curl_setopt_write(CURL *handle, tollgate_curl_wr
 static inline CURLcode tollgate_curl_getinfo_long(CURL *handle, CURLINFO info, long *value) {
     return curl_easy_getinfo(handle, info, value);
 }
+
+/* Initialised once by a static in Swift; CURL_GLOBAL_DEFAULT is a macro that Swift does not import. */
+static inline CURLcode tollgate_curl_global_init(void) {
+    return curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+/* Copies the bytes, so the caller's buffer need not outlive the call. */
+static inline CURLcode tollgate_curl_setopt_body(CURL *handle, const void *bytes, long count) {
+    CURLcode code = curl_easy_setopt(handle, CURLOPT_POSTFIELDSIZE, count);
+    return code == CURLE_OK ? curl_easy_setopt(handle, CURLOPT_COPYPOSTFIELDS, bytes) : code;
+}

@@ -1,0 +1,43 @@
+# Everything a new user and CI need. On a fresh Debian machine with a Swift toolchain: `make run`, `make test`.
+
+SHELL := /bin/bash
+SWIFT ?= swift
+RELEASE := -c release --static-swift-stdlib
+BINARY := .build/release/tollgate
+PACKAGES := libcurl4-openssl-dev libssl-dev libhiredis-dev redis-server pkg-config
+BENCH_PACKAGES := $(PACKAGES) nginx wrk
+# Test suites that need no server.
+QUICK := DomainTests|JSONTests|OpenAIProtocolTests|RoutingTests|BillingTests|ArchitectureTests
+
+.PHONY: run build test quick lint bench test-real packages bench-packages clean
+
+run: build
+	@exec $(BINARY) demo $(ARGS)
+
+build: packages
+	$(SWIFT) build $(RELEASE) --product tollgate
+
+test: packages lint
+	$(SWIFT) build --build-tests
+	$(SWIFT) test --skip-build
+
+quick: packages
+	$(SWIFT) test --filter '$(QUICK)'
+
+lint:
+	$(SWIFT) format lint --strict --parallel --recursive Package.swift Sources Tests
+
+bench: bench-packages build
+	@python3 Benchmarks/bench.py $(ARGS)
+
+test-real: build
+	@scripts/test-real.sh $(ARGS)
+
+packages:
+	@scripts/install-packages.sh $(PACKAGES)
+
+bench-packages:
+	@scripts/install-packages.sh $(BENCH_PACKAGES)
+
+clean:
+	rm -rf .build .venv-real

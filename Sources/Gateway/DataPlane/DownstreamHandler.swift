@@ -1,0 +1,314 @@
+import Domain
+import NIOCore
+import NIOHTTP1
+
+/// One client connection speaking HTTP/1.1: requests in order, one answered at a time.
+///
+/// Ownership: holds the connection's ``Exchange`` in flight and, behind it, the parts of at most
+/// ``pipelinedRequestsMax`` requests that the client sent without waiting. The decoder in front refuses malformed and
+/// smuggled framing; what passes it has one unambiguous length.
+///
+/// Back-pressure: reads go on while a request runs (so that a client that leaves is noticed at once) and stop only
+/// while a body waits for memory or the pipelined parts pass ``pipelinedBytesMax``.
+///
+/// Close: a closed or half-closed client cancels its exchange. An answer that precedes the end of its request's body
+/// is followed by reading and dropping at most ``discardedBytesMax`` or ``discardedNanoseconds``: closing with unread
+/// bytes would reset the connection and take the answer with it.
+package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
+    package typealias InboundIn = HTTPServerRequestPart
+    package typealias OutboundOut = ByteBuffer
+
+    static let pipelinedRequestsMax = 8
+    static let pipelinedBytesMax = 64 * 1024
+    static let discardedBytesMax = 64 * 1024
+    static let discardedNanoseconds: Int64 = 1_000_000_000
+
+    private enum State {
+        /// Between requests. Exits: serving, closed.
+        case idle
+        /// A request is received or answered. Exits: idle, discarding, closed.
+        case serving
+        /// Answered early; the rest of the body is dropped. Exits: closed.
+        case discarding(bytes: Int)
+        case closed
+    }
+
+    private enum Timer: UInt8 {
+        case header, idle, discard
+    }
+
+    private let loop: LoopContext
+    private var context: ChannelHandlerContext!
+    private var writer: HTTP1ResponseWriter!
+    private var state = State.idle
+    private var exchange: Exchange?
+    private var clientAddress = ""
+    /// The running request's last part has been read.
+    private var isRequestWhole = false
+    private var timer: TimerToken?
+    private var timerKind = Timer.header
+
+    private var waiting = CircularBuffer<HTTPServerRequestPart>()
+    private var waitingRequests = 0
+    private var waitingBytes = 0
+    /// No further request of this connection is read: it sent too many at once, or the gateway drains.
+    private var isLastRequest = false
+    /// The decoder gave up on what follows the running request.
+    private var poison: Failure?
+    private var readingHolds = 0
+
+    package init(loop: LoopContext) {
+        self.loop = loop
+    }
+
+    // MARK: Channel
+
+    package func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        writer = HTTP1ResponseWriter(handler: self, context: context, clock: loop.dateClock)
+        if context.channel.isActive { connected() }
+    }
+
+    package func channelActive(context: ChannelHandlerContext) {
+        connected()
+        context.fireChannelActive()
+    }
+
+    private func connected() {
+        guard timer == nil, case .idle = state else { return }
+        clientAddress = context.remoteAddress?.ipAddress ?? ""
+        loop.register(self)
+        if loop.isDraining { isLastRequest = true }
+        arm(.header, nanoseconds: loop.snapshot.timeouts.header)
+    }
+
+    package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let part = unwrapInboundIn(data)
+        switch state {
+        case .closed: return
+        case .discarding: return discard(part)
+        case .idle: begin(part)
+        case .serving:
+            if waiting.isEmpty, !isRequestWhole { deliver(part) } else { enqueue(part) }
+        }
+    }
+
+    package func channelReadComplete(context: ChannelHandlerContext) {
+        // Bytes came but no whole head: from here its sender has the header timeout, not the idle one.
+        if case .idle = state, timerKind == .idle { arm(.header, nanoseconds: loop.snapshot.timeouts.header) }
+        exchange?.downstreamReadCompleted()
+        context.fireChannelReadComplete()
+    }
+
+    package func channelWritabilityChanged(context: ChannelHandlerContext) {
+        exchange?.downstreamWritabilityChanged(isWritable: context.channel.isWritable)
+        context.fireChannelWritabilityChanged()
+    }
+
+    package func channelInactive(context: ChannelHandlerContext) {
+        shutDown()
+        context.fireChannelInactive()
+    }
+
+    package func handlerRemoved(context: ChannelHandlerContext) {
+        shutDown()
+        self.context = nil
+        writer = nil
+    }
+
+    package func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        guard let parserError = error as? HTTPParserError else {
+            return context.close(promise: nil)
+        }
+        let failure =
+            parserError == .headerOverflow
+            ? Failure(
+                .headersTooLarge,
+                "The request's headers are larger than \(loop.snapshot.limits.headerBytes) bytes. Send fewer or shorter headers."
+            )
+            : Failure(
+                .malformedRequest,
+                "The request is not well-formed HTTP/1.1. Check its request line, header fields and length.")
+        switch state {
+        case .idle: refuseUnreadable(failure)
+        case .serving where !isRequestWhole:
+            isLastRequest = true
+            exchange?.bodyFailed(failure)
+        case .serving: poison = failure
+        case .discarding, .closed: context.close(promise: nil)
+        }
+    }
+
+    private func shutDown() {
+        if case .closed = state { return }
+        state = .closed
+        disarm()
+        waiting.removeAll()
+        loop.unregister(self)
+        let ending = exchange
+        exchange = nil
+        ending?.clientClosed()
+    }
+
+    // MARK: Requests
+
+    private func begin(_ part: HTTPServerRequestPart) {
+        // Only a head can come first: the decoder guarantees the order of the parts.
+        guard case .head(let head) = part else { return }
+        disarm()
+        state = .serving
+        isRequestWhole = false
+        let incoming = IncomingHead(head)
+        let closes = !head.isKeepAlive || incoming.isUpgrade || loop.isDraining || (isLastRequest && waiting.isEmpty)
+        writer.reset(isHTTP10: head.version.minor == 0, closes: closes)
+        let exchange = Exchange(loop: loop, writer: writer, clientAddress: clientAddress)
+        self.exchange = exchange
+        exchange.start(incoming)
+    }
+
+    private func deliver(_ part: HTTPServerRequestPart) {
+        switch part {
+        case .head: break
+        case .body(let bytes): exchange?.bodyReceived(bytes)
+        case .end:
+            isRequestWhole = true
+            exchange?.bodyCompleted()
+        }
+    }
+
+    /// Keeps what the client sent ahead, within bounds.
+    private func enqueue(_ part: HTTPServerRequestPart) {
+        guard !isLastRequest else { return }
+        switch part {
+        case .head:
+            guard waitingRequests < Self.pipelinedRequestsMax else {
+                isLastRequest = true
+                return
+            }
+            waitingRequests += 1
+        case .body(let bytes):
+            if waitingBytes <= Self.pipelinedBytesMax, waitingBytes + bytes.readableBytes > Self.pipelinedBytesMax {
+                setReading(false)
+            }
+            waitingBytes += bytes.readableBytes
+        case .end: break
+        }
+        waiting.append(part)
+    }
+
+    /// The writer has sent an answer's last byte.
+    func answerEnded(closes: Bool) {
+        exchange = nil
+        guard case .serving = state else { return }
+        guard isRequestWhole else {
+            state = .discarding(bytes: 0)
+            waiting.removeAll()
+            arm(.discard, nanoseconds: Self.discardedNanoseconds)
+            return
+        }
+        if closes { return context.close(promise: nil) }
+        state = .idle
+        serveNext()
+    }
+
+    private func serveNext() {
+        while case .idle = state, let part = takeWaiting() { begin(part) }
+        while case .serving = state, !isRequestWhole, let part = takeWaiting() { deliver(part) }
+        guard case .idle = state else { return }
+        if let poison { return refuseUnreadable(poison) }
+        if isLastRequest { return context.close(promise: nil) }
+        arm(.idle, nanoseconds: loop.snapshot.timeouts.idle)
+    }
+
+    private func takeWaiting() -> HTTPServerRequestPart? {
+        guard let part = waiting.popFirst() else { return nil }
+        switch part {
+        case .head: waitingRequests -= 1
+        case .body(let bytes):
+            let before = waitingBytes
+            waitingBytes -= bytes.readableBytes
+            if before > Self.pipelinedBytesMax, waitingBytes <= Self.pipelinedBytesMax { setReading(true) }
+        case .end: break
+        }
+        return part
+    }
+
+    /// Answers what the decoder could not read, and ends the connection.
+    private func refuseUnreadable(_ failure: Failure) {
+        poison = nil
+        disarm()
+        state = .serving
+        isRequestWhole = false
+        writer.reset(isHTTP10: false, closes: true)
+        let exchange = Exchange(loop: loop, writer: writer, clientAddress: clientAddress)
+        self.exchange = exchange
+        exchange.refuseUnreadable(failure)
+    }
+
+    private func discard(_ part: HTTPServerRequestPart) {
+        guard case .discarding(let dropped) = state else { return }
+        switch part {
+        case .head: context.close(promise: nil)
+        case .body(let bytes):
+            let total = dropped + bytes.readableBytes
+            state = .discarding(bytes: total)
+            if total > Self.discardedBytesMax { context.close(promise: nil) }
+        case .end: context.close(promise: nil)
+        }
+    }
+
+    // MARK: Reading, timers, drain
+
+    /// Counted: a body that waits for memory and a full pipeline may both hold the reads.
+    func setReading(_ isReading: Bool) {
+        readingHolds += isReading ? -1 : 1
+        guard case .closed = state else {
+            if readingHolds == (isReading ? 0 : 1) {
+                context.channel.setOption(.autoRead, value: isReading).whenFailure { _ in }
+            }
+            return
+        }
+    }
+
+    /// The gateway stops: idle connections close now, others after the answer that they wait for.
+    func drain() {
+        isLastRequest = true
+        switch state {
+        case .idle: context.close(promise: nil)
+        case .serving: writer.closeAfterAnswer()
+        case .discarding, .closed: break
+        }
+    }
+
+    /// The drain time is over.
+    func drainExpired() {
+        exchange?.drainExpired()
+        if case .closed = state { return }
+        context.close(promise: nil)
+    }
+
+    package func timerFired(_ kind: UInt8) {
+        timer = nil
+        guard let kind = Timer(rawValue: kind) else { return }
+        switch (kind, state) {
+        case (.idle, .idle): context.close(promise: nil)
+        case (.header, .idle):
+            refuseUnreadable(
+                Failure(.requestTimeout, "The request's headers did not arrive in time. Send the whole head at once."))
+        case (.discard, _): context.close(promise: nil)
+        default: break
+        }
+    }
+
+    private func arm(_ kind: Timer, nanoseconds: Int64) {
+        disarm()
+        timerKind = kind
+        timer = loop.wheel.schedule(
+            at: MonotonicTime.now().advanced(byNanoseconds: nanoseconds), target: self, kind: kind.rawValue)
+    }
+
+    private func disarm() {
+        if let timer { loop.wheel.cancel(timer) }
+        timer = nil
+    }
+}

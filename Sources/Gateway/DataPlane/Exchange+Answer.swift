@@ -1,0 +1,243 @@
+import Domain
+import NIOCore
+import OpenAIProtocol
+import Routing
+
+// From the node's first byte to its last.
+extension Exchange: UpstreamDelegate {
+    package func upstreamStarted() {
+        guard let assignment else { return }
+        loop.services.router.started(assignment, now: MonotonicTime.now())
+    }
+
+    package func upstreamHead(_ head: UpstreamResponseHead) {
+        guard !machine.isFinished else { return }
+        disarm(.firstByte)
+        if let model { arm(.streamIdle, after: model.streamIdleNanoseconds) }
+        upstreamHead = head
+        guard head.status == 200, head.contentType == .eventStream, scanned?.stream == true else { return }
+        perform(machine.answerBegan(.eventStream))
+    }
+
+    package func upstreamBody(_ bytes: ByteBuffer) {
+        guard !machine.isFinished, let head = upstreamHead else { return }
+        switch machine.state {
+        case .answering(.eventStream): relayEvents(bytes)
+        case .answering(.largeBody):
+            largeAnswer?.passed(bytes)
+            writer.writeStream(bytes)
+        default:
+            let bound = head.status == 200 ? Self.heldAnswerBytesMax : Self.errorAnswerBytesMax
+            if heldAnswer.readableBytes == 0 { heldAnswer = bytes } else { heldAnswer.writeImmutableBuffer(bytes) }
+            guard heldAnswer.readableBytes > bound else { return }
+            if head.status == 200 {
+                perform(machine.answerBegan(.largeBody))
+            } else {
+                // Enough to word the error; the rest of it is of no use.
+                call?.cancel()
+                call = nil
+                answerWhole(head)
+            }
+        }
+    }
+
+    package func upstreamReadComplete() {
+        guard !machine.isFinished, case .answering = machine.state else { return }
+        if let model { rearm(.streamIdle, after: model.streamIdleNanoseconds) }
+        writer.flushStream()
+        if !isReadingPaused, !writer.isWritable {
+            isReadingPaused = true
+            call?.pauseReading()
+        }
+    }
+
+    package func upstreamEnd() {
+        call = nil
+        disarm(.upstreamEnd)
+        guard !machine.isFinished, let head = upstreamHead else { return }
+        switch machine.state {
+        case .answering(.eventStream):
+            interrupt("The model's stream ended before it was complete. Please retry.", .upstreamInvalid)
+        case .answering(.largeBody):
+            if let largeAnswer { reported = largeAnswer.usage }
+            perform(machine.answerCompleted())
+        default: answerWhole(head)
+        }
+    }
+
+    package func upstreamFailed(_ failure: UpstreamFailure) {
+        call = nil
+        disarm(.upstreamEnd)
+        guard !machine.isFinished else { return }
+        if case .answering = machine.state {
+            return interrupt("The connection to the model was lost. Please retry.", .upstreamUnavailable)
+        }
+        let code: Failure.Code
+        let message: String
+        switch failure {
+        case .malformedResponse, .headTooLarge:
+            code = .upstreamInvalid
+            message = "The model server gave an answer that is not HTTP. Please retry."
+        case .closedBeforeResponse, .closedMidResponse:
+            code = .upstreamInvalid
+            message = "The model server closed the connection before it answered. Please retry."
+        case .connectTimedOut, .connectFailed, .noAddress, .poolExhausted, .poolClosed:
+            code = .upstreamUnavailable
+            message = "No model server could be reached. Please retry."
+        }
+        attemptFailed(Failure(code, message, source: .upstream, retry: .otherNode))
+    }
+
+    // MARK: Attempts
+
+    func attemptFailed(_ failure: Failure) {
+        disarm(.firstByte)
+        disarm(.streamIdle)
+        self.failure = failure
+        finishAssignment(.failed)
+        let mayRetry =
+            machine.attempts < snapshot.configuration.retry.attempts
+            && failure.retry == .otherNode && loop.retryBudget.withdrawRetry()
+        perform(machine.attemptFailed(failure, mayRetry: mayRetry))
+    }
+
+    /// Tells the router how the node did; once for each assignment.
+    func finishAssignment(_ outcome: RoutingOutcome) {
+        guard let assignment else { return }
+        self.assignment = nil
+        loop.services.router.finished(assignment, outcome: outcome, now: MonotonicTime.now())
+    }
+
+    private func interrupt(_ message: String, _ code: Failure.Code) {
+        finishAssignment(.failed)
+        perform(
+            machine.answerInterrupted(Failure(code, message, source: .upstream), delivered: deliveredTokens))
+    }
+
+    var deliveredTokens: Int {
+        relay?.contentEvents ?? largeAnswer.map { min($0.deliveredTokens, completionTokensMax) } ?? 0
+    }
+
+    // MARK: Plain answers
+
+    private func answerWhole(_ head: UpstreamResponseHead) {
+        switch head.status {
+        case 200: answerFound()
+        case 400..<500 where head.status != 408 && head.status != 429: rejectedByNode(head)
+        default:
+            // The node is overloaded, loading or broken: another one may do better.
+            let isOverload = head.status == 429 || head.status == 503
+            attemptFailed(
+                Failure(
+                    isOverload ? .upstreamUnavailable : .upstreamInvalid,
+                    isOverload
+                        ? "The model server is not ready for requests at the moment. Please retry."
+                        : "The model server failed with an internal error. Please retry.",
+                    source: .upstream, retry: .otherNode))
+        }
+    }
+
+    private func answerFound() {
+        guard let model,
+            let scan = heldAnswer.withUnsafeReadableBytes({ scanReply($0) }), !scan.isError
+        else {
+            return attemptFailed(
+                Failure(
+                    .upstreamInvalid, "The model server's answer is not valid JSON. Please retry.", source: .upstream,
+                    retry: .otherNode))
+        }
+        if let assignment { loop.services.router.firstToken(assignment, now: MonotonicTime.now()) }
+        firstTokenAt = MonotonicTime.now()
+        reported = scan.usage
+        ownCount = min(estimatePromptTokens(bodyBytes: scan.contentBytes), completionTokensMax)
+        heldAnswer = heldAnswer.applying(scan.edits(publicModel: PublicModel(model.id.rawValue)))
+        perform(machine.answerCompleted())
+    }
+
+    /// The node refuses the request itself: its words go on, without what they tell about the node.
+    private func rejectedByNode(_ head: UpstreamResponseHead) {
+        guard let model, let node else { return }
+        nodeError = heldAnswer.withUnsafeReadableBytes { bytes in
+            rebuildNodeError(
+                status: head.status, body: bytes, upstreamModel: node.names[model.id],
+                publicModel: model.id.rawValue)
+        }
+        finishAssignment(.completed(nil))
+        perform(
+            machine.attemptFailed(
+                Failure(.upstreamRejected, "The model server refused the request.", source: .upstream), mayRetry: false))
+    }
+
+    // MARK: Answers that begin before they are whole
+
+    func beginAnswer(_ form: RequestStateMachine.Form) {
+        releaseBody()
+        answerStatus = 200
+        switch form {
+        case .eventStream:
+            guard let model, let node, let scanned, let hold, let price else { return }
+            relay = StreamRelay(
+                model: model.id, upstreamModelName: node.names[model.id] ?? "",
+                clientWantsUsage: scanned.includeUsage, completionTokensMax: completionTokensMax)
+            do throws(JournalFailure) {
+                try loop.services.spending.opened(hold, model: model.id, price: price, promptTokens: promptTokensEstimate)
+            } catch {
+                return perform(machine.answerInterrupted(Failure.journal, delivered: 0))
+            }
+            arm(.progress, after: Self.progressNanoseconds)
+            writer.beginStream(answerHead(status: 200, contentType: "text/event-stream; charset=utf-8"))
+        case .largeBody:
+            var answer = LargeAnswer()
+            if let model, let span = heldAnswer.withUnsafeReadableBytes({ LargeAnswer.modelSpan(in: $0) }) {
+                heldAnswer = heldAnswer.applying([
+                    BodyEdit(replacing: span, with: PublicModel(model.id.rawValue).json)
+                ])
+            }
+            answer.passed(heldAnswer)
+            largeAnswer = answer
+            writer.beginStream(answerHead(status: 200, contentType: "application/json"))
+            writer.writeStream(heldAnswer)
+            heldAnswer = ByteBuffer()
+        }
+    }
+
+    private func relayEvents(_ bytes: ByteBuffer) {
+        guard relay != nil else { return }
+        var output = ByteBufferAllocator().buffer(capacity: bytes.readableBytes + 64)
+        let before = deliveredTokens
+        let outcome = relay!.feed(bytes, into: &output)
+        if before == 0, deliveredTokens > 0 {
+            firstTokenAt = MonotonicTime.now()
+            if let assignment { loop.services.router.firstToken(assignment, now: MonotonicTime.now()) }
+        }
+        writer.writeStream(output)
+        switch outcome {
+        case .open: break
+        case .done:
+            reported = relay?.usage ?? .absent
+            perform(machine.streamCompleted())
+        case .nodeError(let event):
+            nodeError = event
+            interrupt("The model server reported an error in mid-stream.", .upstreamInvalid)
+        case .overrun:
+            loop.metrics.count(.usageDistrusted)
+            interrupt("The model generated more than was asked for, and was stopped.", .upstreamInvalid)
+        case .invalid(let reason):
+            loop.services.logger.warning(
+                "invalid stream", metadata: ["reason": "\(reason)", "node": "\(node?.id.rawValue ?? "")"])
+            interrupt("The model server's stream is not valid. Please retry.", .upstreamInvalid)
+        }
+    }
+
+    func journalProgress() {
+        guard let hold, relay != nil else { return }
+        loop.services.spending.progressed(hold, completionTokens: deliveredTokens)
+        arm(.progress, after: Self.progressNanoseconds)
+    }
+}
+
+extension Failure {
+    static let journal = Failure(
+        .journalUnavailable, "The gateway cannot record charges at the moment. Please retry.", source: .gateway,
+        retry: .after(milliseconds: 1_000))
+}

@@ -1,0 +1,158 @@
+import Billing
+import Domain
+import NIOCore
+import OpenAIProtocol
+import Routing
+
+// How a request ends: the node's work, the money, the answer, the record; each once.
+extension Exchange {
+    func end(_ exit: RequestStateMachine.Exit) {
+        if exit.cancelsUpstream {
+            call?.cancel()
+            call = nil
+        }
+        let journalFailure = settle(exit.money)
+        finishAssignment(routingOutcome(exit))
+        answer(journalFailure.map { failing(exit.answer, with: $0) } ?? exit.answer)
+        record(exit)
+        releaseBody()
+        forget()
+        // A node that has said its last word and keeps its connection open is given a moment to close the answer.
+        if call != nil { arm(.upstreamEnd, after: Self.upstreamEndNanoseconds) }
+    }
+
+    private func routingOutcome(_ exit: RequestStateMachine.Exit) -> RoutingOutcome {
+        switch exit.answer {
+        case .completion: .completed(settled?.usage)
+        case .none: .aborted
+        case .error(let failure), .errorEvent(let failure), .truncation(let failure):
+            failure.source == .upstream ? .failed : .aborted
+        }
+    }
+
+    // MARK: Money
+
+    /// - Returns: The failure to answer with, where the charge could not be journalled.
+    private func settle(_ money: RequestStateMachine.Money) -> Failure? {
+        switch money {
+        case .nothing: return nil
+        case .abandon:
+            if let ticket { loop.services.spending.abandon(ticket, on: loop.transport) }
+            ticket = nil
+            return nil
+        case .release:
+            if let hold { loop.services.spending.release(hold, on: loop.transport) }
+            hold = nil
+            return nil
+        case .settleUsage:
+            if let usage = reported.tokens,
+                usage.isPlausible(promptTokensMax: promptTokensMax, completionTokensMax: completionTokensMax)
+            {
+                return charge(usage, isEstimated: false)
+            }
+            if reported != .absent, reported != .null { loop.metrics.count(.usageDistrusted) }
+            return charge(ownUsage, isEstimated: true)
+        case .settleDelivered:
+            return charge(ownUsage, isEstimated: true)
+        }
+    }
+
+    /// What the gateway counted itself: the prompt by its bytes, one token for each event with content.
+    private var ownUsage: TokenUsage {
+        TokenUsage(
+            promptTokens: promptTokensEstimate, cachedTokens: 0,
+            completionTokens: min(max(ownCount, deliveredTokens), completionTokensMax))
+    }
+
+    private func charge(_ usage: TokenUsage, isEstimated: Bool) -> Failure? {
+        guard let hold, let price, let model else { return nil }
+        self.hold = nil
+        // A charge never passes its hold; the bounds above make this a formality.
+        let cost = (try? price.cost(of: usage)).map { min($0, hold.amount) } ?? hold.amount
+        settled = (usage, cost, isEstimated)
+        do throws(JournalFailure) {
+            try loop.services.spending.settle(
+                hold,
+                Settlement(model: model.id, price: price, usage: usage, isEstimated: isEstimated, at: WallTime.now()),
+                on: loop.transport)
+            return nil
+        } catch {
+            return Failure.journal
+        }
+    }
+
+    private func failing(_ answer: RequestStateMachine.Answer, with failure: Failure) -> RequestStateMachine.Answer {
+        guard case .completion = answer else { return answer }
+        if relay != nil { return .errorEvent(failure) }
+        return largeAnswer == nil ? .error(failure) : .truncation(failure)
+    }
+
+    // MARK: Answer
+
+    func answerHead(status: Int, contentType: StaticString) -> AnswerHead {
+        AnswerHead(
+            status: status, contentType: contentType, requestID: requestID.description,
+            processingMilliseconds: MonotonicTime.now().nanoseconds(since: acceptedAt) / 1_000_000, rates: rates)
+    }
+
+    private func answer(_ answer: RequestStateMachine.Answer) {
+        switch answer {
+        case .none: failure = Failure(.clientClosed, "The client closed the connection.")
+        case .completion: complete()
+        case .error(let failure):
+            self.failure = failure
+            refuse(failure)
+        case .errorEvent(let failure):
+            self.failure = failure
+            writer.writeStream(ByteBuffer(bytes: nodeError ?? ErrorEnvelope.renderStreamEvent(failure)))
+            writer.endStream()
+        case .truncation(let failure):
+            self.failure = failure
+            writer.truncate()
+        }
+    }
+
+    private func complete() {
+        if relay != nil {
+            writer.writeStream(ByteBuffer(staticString: "data: [DONE]\n\n"))
+            writer.endStream()
+        } else if largeAnswer != nil {
+            writer.endStream()
+        } else {
+            answerStatus = 200
+            writer.writeAnswer(answerHead(status: 200, contentType: "application/json"), body: heldAnswer)
+        }
+    }
+
+    private func refuse(_ failure: Failure) {
+        let upstreamStatus = upstreamHead?.status
+        let status = ErrorEnvelope.status(of: failure.code, upstream: upstreamStatus)
+        answerStatus = status
+        var head = answerHead(status: status, contentType: "application/json")
+        head.extra = ErrorEnvelope.headers(for: failure)
+        if failure.code == .methodNotAllowed, case .methodNotAllowed(let allow) = incoming?.route {
+            head.extra.append((name: "allow", value: allow))
+        }
+        // The rest of the body is not wanted: say that the connection ends with this answer.
+        if !isBodyComplete { writer.closeAfterAnswer() }
+        writer.writeAnswer(head, body: ByteBuffer(bytes: nodeError ?? ErrorEnvelope.render(failure)))
+    }
+
+    // MARK: Without a node
+
+    /// `/v1/models` and `/v1/models/{id}`: what this gateway serves now.
+    func answerLocally() {
+        let served = snapshot.models.filter { !$0.engines.isEmpty && $0.price != nil }
+        let cards = served.map { ModelCard(id: $0.id.rawValue, created: snapshot.createdAtSeconds) }
+        if endpoint == .models {
+            heldAnswer = ByteBuffer(bytes: ModelCard.renderList(cards))
+        } else {
+            let name = endpointArgument ?? ""
+            guard let card = cards.first(where: { $0.id == name }) else {
+                return perform(machine.refused(Failure.unknownModel(name)))
+            }
+            heldAnswer = ByteBuffer(bytes: card.render())
+        }
+        perform(machine.answeredLocally())
+    }
+}

@@ -1,0 +1,266 @@
+import Billing
+import Domain
+import NIOCore
+import OpenAIProtocol
+import Routing
+
+// From the head to the node: route, key, body, model, hold, node.
+extension Exchange {
+    // MARK: Route and key
+
+    func routeFailure(_ head: IncomingHead) -> Failure? {
+        switch head.route {
+        case .found(let found, let argument):
+            endpoint = found
+            endpointArgument = argument
+            return nil
+        case .notFound:
+            return Failure(
+                .routeNotFound,
+                "There is no such endpoint. Check the path: base_url ends in /v1, and paths have no trailing slash.")
+        case .methodNotAllowed(let allow):
+            return Failure(.methodNotAllowed, "This endpoint takes \(allow) only.", parameter: nil)
+        }
+    }
+
+    func authenticate(_ head: IncomingHead) {
+        switch loop.keys.authenticate(authorization: head.authorization) {
+        case .authenticated(let record): keyFound(record)
+        case .invalid(let failure): perform(machine.refused(failure))
+        case .lookup(let pending):
+            // The body is read meanwhile; the client may leave meanwhile too, and then nobody waits for the answer.
+            loop.keys.lookup(pending) { [weak self] result in
+                guard let self, !self.machine.isFinished else { return }
+                switch result {
+                case .success(let record): self.keyFound(record)
+                case .failure(let failure): self.perform(self.machine.refused(failure))
+                }
+            }
+        }
+    }
+
+    private func keyFound(_ record: KeyRecord) {
+        key = record
+        if let length = incoming?.contentLength, length > snapshot.limits.bodyBytes, endpoint?.isInference == true {
+            return perform(machine.refused(bodyTooLarge))
+        }
+        if incoming?.expectsContinue == true, bodyBytes == 0, !isBodyComplete { writer.writeContinue() }
+        perform(machine.keyAuthenticated())
+    }
+
+    // MARK: Body, model, hold
+
+    func prepare() {
+        guard let endpoint, endpoint.isInference else { return answerLocally() }
+        do throws(Failure) {
+            try scan(endpoint)
+            perform(machine.prepared())
+        } catch {
+            perform(machine.refused(error))
+        }
+    }
+
+    private func scan(_ endpoint: Endpoint) throws(Failure) {
+        let scanned = try body.withUnsafeReadableBytes { bytes in
+            Result { () throws(Failure) in try scanRequest(bytes, endpoint: endpoint) }
+        }.get()
+        self.scanned = scanned
+        guard let model = snapshot.model(named: scanned.model), !model.engines.isEmpty else {
+            throw Failure.unknownModel(scanned.model)
+        }
+        self.model = model
+        guard let price = model.price else {
+            throw Failure(
+                .modelNotFound, "The model '\(model.id)' is not for sale yet: it has no price.", parameter: "model",
+                source: .gateway)
+        }
+        self.price = price
+        try Steering.check(scanned, engines: model.engines)
+        try bound(scanned, model)
+    }
+
+    /// The true upper bounds that the hold stands on.
+    private func bound(_ scanned: ScannedRequest, _ model: ModelEntry) throws(Failure) {
+        promptTokensEstimate = estimatePromptTokens(bodyBytes: scanned.bodyBytes)
+        promptTokensMax = PromptEstimate.promptTokensMax(
+            bodyBytes: scanned.bodyBytes, parts: scanned.contentParts, templateTokensMax: model.configuration.templateTokensMax,
+            imageTokensMax: model.configuration.imageTokensMax)
+        promptTokensEstimate = min(promptTokensEstimate, promptTokensMax)
+        guard scanned.endpoint.generates else { return }
+        let each = scanned.maxTokens ?? model.configuration.maxOutputTokens
+        maxTokens = each
+        let (all, overflow) = each.multipliedReportingOverflow(by: scanned.choices)
+        guard !overflow else { throw tooManyTokens }
+        completionTokensMax = all
+    }
+
+    private var tooManyTokens: Failure {
+        Failure(.invalidRequest, "The request could cost more than any balance. Lower max_tokens or n.", parameter: "max_tokens")
+    }
+
+    func reserve() {
+        guard let key, let price else { return }
+        guard let amount = try? price.hold(promptTokensMax: promptTokensMax, completionTokensMax: completionTokensMax)
+        else { return perform(machine.refused(tooManyTokens)) }
+        reserveStartedAt = MonotonicTime.now()
+        let admission = Admission(key: key.id, hold: amount, tokens: promptTokensEstimate + completionTokensMax)
+        ticket = loop.services.spending.admit(
+            admission, org: key.org, requestID: requestID, on: loop.transport
+        ) { [self] outcome in
+            admissionAnswered(outcome)
+        }
+    }
+
+    private func admissionAnswered(_ outcome: AdmissionOutcome) {
+        ticket = nil
+        if let reserveStartedAt { queueNanoseconds = MonotonicTime.now().nanoseconds(since: reserveStartedAt) }
+        switch outcome {
+        case .granted(let hold):
+            self.hold = hold
+            rates = hold.rates
+            perform(machine.holdGranted())
+        case .refused(let refusal, let rates):
+            self.rates = rates
+            if case .keyInvalid = refusal, let key { loop.keys.forget(key.id) }
+            perform(machine.refused(Failure(refusal)))
+        case .unavailable:
+            perform(
+                machine.refused(
+                    Failure(
+                        .storeUnavailable, "The gateway cannot reach its ledger at the moment. Please retry.",
+                        source: .store, retry: .after(milliseconds: 1_000))))
+        }
+    }
+
+    // MARK: Node
+
+    func route() {
+        guard let model else { return }
+        let now = MonotonicTime.now()
+        let decision = loop.services.router.decide(
+            RoutingRequest(
+                model: model.id, promptTokens: promptTokensEstimate, expectedOutputTokens: completionTokensMax,
+                excluded: tried),
+            now: now)
+        switch decision {
+        case .refuse(let refusal): perform(machine.refused(failure ?? Failure(refusal)))
+        case .dispatch(let assignment):
+            // A node that joined after this request's snapshot was taken is left to younger requests.
+            guard let spec = snapshot.fleet.node(assignment), let node = snapshot.nodes[spec.id],
+                let pool = loop.pool(of: spec.id), let name = node.names[model.id]
+            else {
+                loop.services.router.finished(assignment, outcome: .aborted, now: now)
+                tried.insert(assignment.nodeIndex)
+                if tried.count < NodeSet.capacity { return route() }
+                return perform(machine.refused(Failure(RoutingRefusal.allUnhealthy)))
+            }
+            self.assignment = assignment
+            self.node = node
+            tried.insert(assignment.nodeIndex)
+            dispatch(to: node, pool: pool, modelName: name)
+        }
+    }
+
+    private func dispatch(to node: NodeEntry, pool: UpstreamPool, modelName: String) {
+        guard let scanned, let endpoint, let key else { return }
+        let salted = node.engine == .vllm || node.engine == .sglang
+        let plan = PatchPlan(
+            upstreamModel: modelName, maxTokens: endpoint.generates ? maxTokens : nil, forceStreamUsage: scanned.stream,
+            cacheSalt: salted && endpoint.generates ? loop.cacheSalt(of: key.org) : nil, engine: node.engine)
+        let patched = body.applying(scanned.edits(for: plan, endpoint: endpoint))
+        let head = node.requestHead(
+            endpoint: endpoint, contentLength: patched.readableBytes, requestID: requestID.description, trace: trace,
+            tracestate: passableTracestate, allocator: ByteBufferAllocator())
+        resetAnswer()
+        if machine.attempts > 0 { loop.metrics.count(.upstreamNodeRetries) }
+        perform(machine.dispatched())
+        loop.retryBudget.requestArrived()
+        dispatchedAt = MonotonicTime.now()
+        if let model { arm(.firstByte, after: model.firstByteNanoseconds) }
+        call = pool.dispatch(UpstreamRequest(head: head, body: patched), delegate: self)
+    }
+
+    private var passableTracestate: String? {
+        incoming?.tracestate.flatMap { TraceContext.isPassable(tracestate: $0) ? $0 : nil }
+    }
+
+    private func resetAnswer() {
+        upstreamHead = nil
+        heldAnswer.clear()
+        firstTokenAt = nil
+    }
+}
+
+extension ByteBuffer {
+    /// A copy with the edits applied; the buffer itself where there are none.
+    func applying(_ edits: [BodyEdit]) -> ByteBuffer {
+        guard !edits.isEmpty else { return self }
+        var result = ByteBufferAllocator().buffer(capacity: readableBytes + Swift.max(0, edits.growth))
+        withUnsafeReadableBytes { result.writeApplying(edits, to: $0) }
+        return result
+    }
+}
+
+extension Failure {
+    static func unknownModel(_ name: String) -> Failure {
+        Failure(
+            .modelNotFound,
+            "The model '\(name.prefix(64))' does not exist or you do not have access to it. GET /v1/models lists what does.",
+            parameter: "model")
+    }
+
+    /// What a refused admission says to the client.
+    init(_ refusal: Refusal) {
+        switch refusal {
+        case .keyInvalid:
+            self.init(.invalidKey, "The API key is not valid: it was revoked. Use another one.", retry: .never)
+        case .orgSuspended:
+            self.init(.orgSuspended, "This organization is suspended. Contact your provider.", retry: .never)
+        case .largerThanLimit(let tokens, let limit):
+            self.init(
+                .requestTooLargeForLimit,
+                "This request counts \(tokens) tokens, but the limit is \(limit) tokens a minute. Shorten the prompt or lower max_tokens.",
+                retry: .never)
+        case .requestsPerMinute(let limit, let wait):
+            self.init(
+                .rateLimitRequests, "Rate limit reached: \(limit) requests a minute. Retry in \(wait) ms.",
+                retry: .after(milliseconds: wait))
+        case .tokensPerMinute(let limit, let wait):
+            self.init(
+                .rateLimitTokens, "Rate limit reached: \(limit) tokens a minute. Retry in \(wait) ms.",
+                retry: .after(milliseconds: wait))
+        case .concurrency(let limit):
+            self.init(
+                .rateLimitConcurrency,
+                "\(limit) requests are running already, which is the limit. Wait for one to end.",
+                retry: .after(milliseconds: 1_000))
+        case .balance(mayComeBack: true):
+            self.init(
+                .insufficientQuota,
+                "What is left of the balance is set aside for requests that are running. Retry when they have ended.",
+                retry: .after(milliseconds: 1_000))
+        case .balance(mayComeBack: false):
+            self.init(
+                .insufficientQuota,
+                "You exceeded your current quota: the balance cannot carry this request. Add credit, or lower max_tokens.",
+                retry: .never)
+        }
+    }
+
+    init(_ refusal: RoutingRefusal) {
+        switch refusal {
+        case .modelNotServed:
+            self.init(
+                .modelNotFound, "The model is not served by any node at the moment.", parameter: "model",
+                source: .gateway)
+        case .allAtConcurrency:
+            self.init(
+                .noCapacity, "All nodes that serve this model are busy. Please retry.", source: .gateway,
+                retry: .after(milliseconds: 1_000))
+        case .allUnhealthy, .allCordoned:
+            self.init(
+                .noCapacity, "No node that serves this model is available at the moment. Please retry.",
+                source: .gateway, retry: .after(milliseconds: 2_000))
+        }
+    }
+}

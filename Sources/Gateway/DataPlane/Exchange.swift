@@ -1,0 +1,312 @@
+import Billing
+import Domain
+import NIOCore
+import OpenAIProtocol
+import Routing
+
+/// One request, from its head to its record: carries out what ``RequestStateMachine`` decides.
+///
+/// Bound to the connection's loop, and so are the upstream connection and every timer. It is kept alive by its
+/// connection while the client waits, and by the loop until the money is settled and the node's work has ended.
+///
+/// Back-pressure: above the writer's high-water mark the node's answer is no longer read, until the client has caught
+/// up. Close: ``clientClosed()`` cancels the node's work in the same turn of the loop.
+package final class Exchange {
+    /// How long a body waits for other bodies to leave memory before it is refused.
+    static let bufferWaitNanoseconds: Int64 = 2_000_000_000
+    static let bufferRetryNanoseconds: Int64 = 50_000_000
+    /// A node's answer up to this size is held whole; a larger plain one goes on in chunks.
+    static let heldAnswerBytesMax = 1 << 20
+    /// What is read of a node's error before it is passed on.
+    static let errorAnswerBytesMax = 64 << 10
+    /// What a body's declared length may reserve before its bytes have come.
+    static let bodyReserveMax = 256 << 10
+    /// Progress of a stream is journalled this often, so that a killed gateway gives away one second at most.
+    static let progressNanoseconds: Int64 = 1_000_000_000
+    /// How long a node may take to end an answer that is complete.
+    static let upstreamEndNanoseconds: Int64 = 1_000_000_000
+
+    enum Timer: UInt8 {
+        case body, request, firstByte, streamIdle, bufferWait, progress, upstreamEnd
+    }
+
+    let loop: LoopContext
+    let writer: any ResponseWriter
+    let clientAddress: String
+    let requestID: RequestID
+    /// Kept for the whole request: a reload must not change the rules under it.
+    let snapshot: GatewaySnapshot
+    let acceptedAt = MonotonicTime.now()
+    let acceptedWallTime = WallTime.now()
+    var machine = RequestStateMachine()
+
+    // What is known so far.
+    var endpoint: Endpoint?
+    var endpointArgument: String?
+    var incoming: IncomingHead?
+    var trace: TraceContext?
+    var key: KeyRecord?
+    var body = ByteBuffer()
+    var bodyBytes = 0
+    var bufferedBytes = 0
+    var isBodyComplete = false
+    var wholeBodyAt: MonotonicTime?
+    var heldBodyParts: [ByteBuffer] = []
+    var bufferWaitSince: MonotonicTime?
+    var scanned: ScannedRequest?
+    var model: ModelEntry?
+    var price: Price?
+    var completionTokensMax = 0
+    var promptTokensMax = 0
+    var promptTokensEstimate = 0
+    var maxTokens: Int?
+
+    // Money.
+    var ticket: AdmissionTicket?
+    var hold: Hold?
+    var rates: RateStatus?
+    var reserveStartedAt: MonotonicTime?
+    var queueNanoseconds: Int64 = 0
+
+    // The node.
+    var assignment: Assignment?
+    var node: NodeEntry?
+    var tried = NodeSet()
+    var call: UpstreamCall?
+    var dispatchedAt: MonotonicTime?
+    var firstTokenAt: MonotonicTime?
+    var isReadingPaused = false
+
+    // The answer.
+    var answerStatus = 0
+    var upstreamHead: UpstreamResponseHead?
+    var heldAnswer = ByteBuffer()
+    var relay: StreamRelay?
+    var largeAnswer: LargeAnswer?
+    /// The node's own error, made fit for the client.
+    var nodeError: [UInt8]?
+    var reported = ReportedUsage.absent
+    /// Completion tokens of a plain answer by the gateway's own count.
+    var ownCount = 0
+    var settled: (usage: TokenUsage, cost: NanoUSD, isEstimated: Bool)?
+    var failure: Failure?
+
+    // Timers.
+    private var timers: [Timer: TimerToken] = [:]
+    private var hasBegun = false
+
+    init(loop: LoopContext, writer: any ResponseWriter, clientAddress: String) {
+        self.loop = loop
+        self.writer = writer
+        self.clientAddress = clientAddress
+        snapshot = loop.snapshot
+        requestID = RequestID(using: &loop.generator)
+    }
+
+    // MARK: From the connection
+
+    func start(_ head: IncomingHead) {
+        hasBegun = true
+        loop.began(self)
+        loop.metrics.add(1, to: .requestsOpen)
+        incoming = head
+        trace = head.traceparent.flatMap(TraceContext.init(traceparent:))?.child(using: &loop.generator)
+        if let failure = routeFailure(head) ?? head.defect { return perform(machine.refused(failure)) }
+        arm(.request, after: snapshot.timeouts.request)
+        authenticate(head)
+        guard !machine.isFinished, endpoint?.isInference == true else { return }
+        arm(.body, after: snapshot.timeouts.body)
+        if let length = head.contentLength {
+            body.reserveCapacity(min(length, Self.bodyReserveMax, snapshot.limits.bodyBytes))
+        }
+    }
+
+    /// The decoder could make nothing of the bytes, or they did not come in time.
+    func refuseUnreadable(_ failure: Failure) {
+        hasBegun = true
+        loop.began(self)
+        loop.metrics.add(1, to: .requestsOpen)
+        perform(machine.refused(failure))
+    }
+
+    func bodyReceived(_ bytes: ByteBuffer) {
+        guard !machine.isFinished else { return }
+        bodyBytes += bytes.readableBytes
+        // What a request without a body sends along is read and ignored.
+        guard endpoint?.isInference == true else { return }
+        guard bodyBytes <= snapshot.limits.bodyBytes else { return perform(machine.refused(bodyTooLarge)) }
+        guard bufferWaitSince == nil, loop.services.buffers.take(bytes.readableBytes) else {
+            return waitForBuffers(bytes)
+        }
+        append(bytes)
+    }
+
+    func bodyCompleted() {
+        guard !machine.isFinished else { return }
+        isBodyComplete = true
+        guard heldBodyParts.isEmpty else { return }
+        disarm(.body)
+        wholeBodyAt = MonotonicTime.now()
+        perform(machine.bodyCompleted())
+    }
+
+    func bodyFailed(_ failure: Failure) {
+        perform(machine.refused(failure))
+    }
+
+    func clientClosed() {
+        perform(machine.clientClosed())
+    }
+
+    func drainExpired() {
+        expire(
+            Failure(
+                .draining, "The gateway is shutting down. Please retry.", source: .gateway,
+                retry: .after(milliseconds: 1_000)))
+    }
+
+    func downstreamReadCompleted() {}
+
+    func downstreamWritabilityChanged(isWritable: Bool) {
+        guard let call, isReadingPaused == isWritable else { return }
+        isReadingPaused = !isWritable
+        if isWritable { call.resumeReading() } else { call.pauseReading() }
+    }
+
+    // MARK: Body
+
+    private func append(_ bytes: ByteBuffer) {
+        bufferedBytes += bytes.readableBytes
+        if body.readableBytes == 0 {
+            body = bytes
+        } else {
+            body.writeImmutableBuffer(bytes)
+        }
+    }
+
+    /// All bodies together are at their bound: stop reading, and look again until some have gone.
+    private func waitForBuffers(_ bytes: ByteBuffer) {
+        if bufferWaitSince == nil {
+            bufferWaitSince = MonotonicTime.now()
+            writer.setBodyReading(false)
+            arm(.bufferWait, after: Self.bufferRetryNanoseconds)
+        }
+        heldBodyParts.append(bytes)
+    }
+
+    private func retryBuffers() {
+        while let bytes = heldBodyParts.first, loop.services.buffers.take(bytes.readableBytes) {
+            heldBodyParts.removeFirst()
+            append(bytes)
+        }
+        guard let since = bufferWaitSince else { return }
+        if heldBodyParts.isEmpty {
+            bufferWaitSince = nil
+            writer.setBodyReading(true)
+            if isBodyComplete { bodyCompleted() }
+        } else if MonotonicTime.now().nanoseconds(since: since) > Self.bufferWaitNanoseconds {
+            perform(
+                machine.refused(
+                    Failure(
+                        .overloadedBuffers, "The gateway holds too many request bodies at the moment. Please retry.",
+                        source: .gateway, retry: .after(milliseconds: 1_000))))
+        } else {
+            arm(.bufferWait, after: Self.bufferRetryNanoseconds)
+        }
+    }
+
+    var bodyTooLarge: Failure {
+        Failure(.bodyTooLarge, "The request's body is larger than \(snapshot.limits.bodyBytes) bytes. Send a smaller one.")
+    }
+
+    /// The body's memory is free for others: from the first byte of an answer no retry needs it.
+    func releaseBody() {
+        loop.services.buffers.giveBack(bufferedBytes)
+        bufferedBytes = 0
+        body = ByteBuffer()
+        if bufferWaitSince != nil {
+            bufferWaitSince = nil
+            heldBodyParts.removeAll()
+            writer.setBodyReading(true)
+        }
+    }
+
+    // MARK: Acting
+
+    func perform(_ action: RequestStateMachine.Action) {
+        switch action {
+        case .none: break
+        case .prepare: prepare()
+        case .reserve: reserve()
+        case .route: route()
+        case .beginAnswer(let form): beginAnswer(form)
+        case .exit(let exit): end(exit)
+        }
+        if let event = machine.illegalEvent {
+            loop.services.logger.error("illegal event", metadata: ["event": "\(event)", "request": "\(requestID)"])
+            loop.metrics.count(.illegalEvents)
+            machine.acknowledgeIllegalEvent()
+            assertionFailure("illegal event: \(event)")
+        }
+    }
+
+    func expire(_ failure: Failure) {
+        perform(machine.expired(failure, delivered: deliveredTokens))
+    }
+
+    /// The connection and the loop let go of it.
+    func forget() {
+        for token in timers.values { loop.wheel.cancel(token) }
+        timers.removeAll()
+        if hasBegun { loop.ended(self) }
+    }
+}
+
+// MARK: Timers
+
+extension Exchange: TimerTarget {
+    func arm(_ timer: Timer, after nanoseconds: Int64) {
+        disarm(timer)
+        timers[timer] = loop.wheel.schedule(
+            at: MonotonicTime.now().advanced(byNanoseconds: nanoseconds), target: self, kind: timer.rawValue)
+    }
+
+    func rearm(_ timer: Timer, after nanoseconds: Int64) {
+        let deadline = MonotonicTime.now().advanced(byNanoseconds: nanoseconds)
+        if let token = timers[timer], loop.wheel.reschedule(token, at: deadline) { return }
+        arm(timer, after: nanoseconds)
+    }
+
+    func disarm(_ timer: Timer) {
+        if let token = timers.removeValue(forKey: timer) { loop.wheel.cancel(token) }
+    }
+
+    package func timerFired(_ kind: UInt8) {
+        guard let timer = Timer(rawValue: kind) else { return }
+        timers[timer] = nil
+        guard !machine.isFinished || timer == .upstreamEnd else { return }
+        switch timer {
+        case .body:
+            perform(
+                machine.refused(
+                    Failure(.requestTimeout, "The request's body did not arrive in time. Send it faster, or a smaller one.")))
+        case .bufferWait: retryBuffers()
+        case .request:
+            expire(
+                Failure(
+                    .upstreamTimeout, "The request took longer than the gateway allows. Ask for fewer tokens.",
+                    source: .upstream))
+        case .firstByte:
+            expire(
+                Failure(
+                    .upstreamTimeout, "The model did not begin to answer in time. Please retry.", source: .upstream))
+        case .streamIdle:
+            expire(
+                Failure(.upstreamTimeout, "The model stopped answering in mid-stream. Please retry.", source: .upstream))
+        case .progress: journalProgress()
+        case .upstreamEnd:
+            call?.cancel()
+            call = nil
+        }
+    }
+}

@@ -1,0 +1,185 @@
+import Billing
+import Domain
+import Logging
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import Redis
+import Routing
+import Synchronization
+
+/// The running gateway: listener, event loops and what they share. `serve` and `demo` make one each.
+///
+/// Order of start: store, journal, replay, fleet, listener; nothing is admitted before what an earlier run left in the
+/// journal has been applied. Order of stop: listener, requests, charges, journal.
+package final class GatewayServer: Sendable {
+    /// How often the spending service looks at its retries and heartbeats.
+    static let spendingTick = TimeAmount.milliseconds(50)
+    /// What the store gets after the last request to take the last charges.
+    static let flushTime = Duration.seconds(5)
+    static let backlog: Int32 = 4_096
+
+    struct Published {
+        var configuration: GatewayConfiguration
+        var prices: PriceBook
+    }
+
+    package let fleet: FleetService
+    /// The data plane's port: what was bound where the configuration said 0.
+    package let port: Int
+
+    let parts: GatewayParts
+    let listener: any Channel
+    let published: Mutex<Published>
+    let isDraining = Atomic<Bool>(false)
+    private let background: Mutex<[Task<Void, Never>]>
+    private let poller: Mutex<NIOLoopBound<AuthVersionPoller>?>
+
+    init(parts: GatewayParts, fleet: FleetService, listener: any Channel) {
+        self.parts = parts
+        self.fleet = fleet
+        self.listener = listener
+        port = listener.localAddress?.port ?? 0
+        published = Mutex(Published(configuration: parts.configuration, prices: parts.prices))
+        background = Mutex([])
+        poller = Mutex(nil)
+    }
+
+    package var operators: RedisOperatorStore { parts.operators }
+
+    func keep(_ poller: NIOLoopBound<AuthVersionPoller>) {
+        self.poller.withLock { $0 = poller }
+    }
+
+    func keep(_ tasks: [Task<Void, Never>]) {
+        background.withLock { $0.append(contentsOf: tasks) }
+    }
+
+    // MARK: Reload
+
+    /// Takes a new configuration. Returns when every loop has it.
+    ///
+    /// - Returns: The keys whose change needs a restart: those keep their old value.
+    @discardableResult
+    package func reload(_ configuration: GatewayConfiguration) async throws -> [String] {
+        let held = published.withLock { $0.configuration }
+        let restart = configuration.needsRestart(comparedTo: held)
+        try await seedPrices(configuration)
+        let prices = try await parts.loadPrices()
+        published.withLock { $0 = Published(configuration: configuration, prices: prices) }
+        fleet.replace(configuration)
+        parts.services.buffers.resize(bytesMax: configuration.limits.bufferedBytes)
+        try await publish()
+        return restart
+    }
+
+    /// Prices changed in the store.
+    func pricesChanged() async {
+        do {
+            let prices = try await parts.loadPrices()
+            published.withLock { $0.prices = prices }
+            try await publish()
+        } catch {
+            parts.logger.warning("prices could not be read; the last ones stay", metadata: ["error": "\(error)"])
+        }
+    }
+
+    private func publish() async throws {
+        let (configuration, prices) = published.withLock { ($0.configuration, $0.prices) }
+        let snapshot = GatewaySnapshot(configuration: configuration, fleet: fleet.fleet, prices: prices)
+        let addresses = Dictionary(
+            uniqueKeysWithValues: snapshot.nodes.keys.map { ($0, fleet.addresses(of: $0)) })
+        for loop in parts.loops {
+            try await loop.run { $0.publish(snapshot, addresses: addresses) }
+        }
+    }
+
+    /// Prices in the file seed the store once; from then on the store is the truth, and a difference is only said.
+    func seedPrices(_ configuration: GatewayConfiguration) async throws {
+        for model in configuration.models {
+            guard let price = model.price else { continue }
+            let stored = try await operators.seedPrice(
+                model: model.id, input: price.input, cachedInput: price.cachedInput, output: price.output)
+            let same =
+                stored.price.input == price.input && stored.price.cachedInput == price.cachedInput
+                && stored.price.output == price.output
+            if !same {
+                parts.logger.warning(
+                    "the price in the configuration differs from the store's, which holds; change it with 'tollgate price set'",
+                    metadata: ["model": "\(model.id)"])
+            }
+        }
+    }
+
+    /// After the file was moved away by whoever rotates logs.
+    package func reopenAccessLog() {
+        parts.services.accessLog?.reopen()
+    }
+
+    // MARK: Stop
+
+    /// Drains and stops: readiness fails at once, no new connections, requests end or are ended at `timeouts.drain`,
+    /// every charge is in the store or in the journal when this returns.
+    package func shutDown() async {
+        isDraining.store(true, ordering: .sequentiallyConsistent)
+        parts.logger.info("draining")
+        try? await listener.close()
+        for loop in parts.loops { try? await loop.run { $0.drain() } }
+        let drain = published.withLock { $0.configuration.timeouts.drain }
+        if await !requestsEnded(within: drain) {
+            parts.logger.warning("the drain time is over: ending what is left")
+            for loop in parts.loops { try? await loop.run { $0.expireDrain() } }
+            _ = await requestsEnded(within: .seconds(1))
+        }
+        let transport = await parts.loops[0].transport
+        let left = await parts.services.spending.flush(
+            on: transport, loop: parts.loops[0].eventLoop, deadline: MonotonicTime.now().advanced(by: Self.flushTime))
+        if left > 0 {
+            parts.logger.warning("charges stay in the journal until the next start", metadata: ["charges": "\(left)"])
+        }
+        for task in background.withLock({ $0 }) { task.cancel() }
+        for task in background.withLock({ $0 }) { await task.value }
+        if let poller = poller.withLock({ $0 }) {
+            try? await parts.loops[0].eventLoop.submit { poller.value.stop() }.get()
+        }
+        await parts.close()
+        parts.logger.info("stopped")
+    }
+
+    private func requestsEnded(within limit: Duration) async -> Bool {
+        let deadline = MonotonicTime.now().advanced(by: limit)
+        while true {
+            var running = 0
+            for loop in parts.loops { running += (try? await loop.run { $0.runningCount + $0.connectionCount }) ?? 0 }
+            if running == 0 { return true }
+            guard MonotonicTime.now() < deadline else { return false }
+            try? await Task.sleep(for: .milliseconds(20))
+        }
+    }
+}
+
+extension GatewayServer: GatewayControl {
+    package func nodes() async -> [NodeStatus] { fleet.nodes() }
+
+    package func setCordoned(_ isCordoned: Bool, node: NodeID) async throws {
+        try await fleet.setCordoned(isCordoned, node: node)
+    }
+
+    package func metricsText() async -> String {
+        let shards = (try? await parts.metrics.snapshots()) ?? []
+        let spending = parts.services.spending.snapshot
+        return MetricsRegistry.render(
+            shards: shards,
+            gauges: MetricsGauges(
+                nodes: fleet.nodes(), reservationsOpen: spending.openHolds,
+                journalUnsyncedCharges: spending.unsyncedCharges, accessLogDropped: parts.services.accessLog?.droppedCount ?? 0,
+                isReady: await unreadiness() == nil))
+    }
+
+    package func unreadiness() async -> String? {
+        if isDraining.load(ordering: .sequentiallyConsistent) { return "draining" }
+        if !parts.journal.isHealthy { return "the journal cannot be written" }
+        for loop in parts.loops where !(await loop.isStoreConnected) { return "Redis is not reachable" }
+        return nil
+    }
+}

@@ -1,0 +1,136 @@
+import Billing
+import Domain
+import NIOCore
+import OpenAIProtocol
+import Routing
+
+/// What every loop reads and nobody changes: configuration, models with their prices, and the nodes as a request sees
+/// them. A change publishes a new snapshot; requests in flight keep the one that they began with.
+package final class GatewaySnapshot: Sendable {
+    package let configuration: GatewayConfiguration
+    package let limits: LimitsConfiguration
+    package let timeouts: TimeoutNanoseconds
+    package let fleet: FleetSnapshot
+    package let models: [ModelEntry]
+    package let nodes: [NodeID: NodeEntry]
+    /// When the configuration was taken, in Unix seconds: `created` of the models listed.
+    package let createdAtSeconds = WallTime.now().milliseconds / 1_000
+    private let modelIndex: [String: Int]
+
+    /// - Parameter prices: The store's; a model without one is not served.
+    package init(configuration: GatewayConfiguration, fleet: FleetSnapshot, prices: PriceBook) {
+        self.configuration = configuration
+        self.fleet = fleet
+        limits = configuration.limits
+        timeouts = TimeoutNanoseconds(configuration.timeouts)
+        var engines: [ModelID: Set<Engine>] = [:]
+        for node in configuration.nodes {
+            for served in node.models { engines[served.model, default: []].insert(node.engine) }
+        }
+        models = configuration.models.enumerated().map { index, model in
+            ModelEntry(
+                index: index, configuration: model, engines: engines[model.id] ?? [], price: prices.price(of: model.id),
+                timeouts: configuration.timeouts)
+        }
+        modelIndex = Dictionary(
+            models.map { ($0.configuration.id.rawValue, $0.index) }, uniquingKeysWith: { first, _ in first })
+        nodes = Dictionary(
+            configuration.nodes.map { ($0.id, NodeEntry($0)) }, uniquingKeysWith: { first, _ in first })
+    }
+
+    /// The model that a request names, where this gateway knows it.
+    package func model(named name: String) -> ModelEntry? {
+        modelIndex[name].map { models[$0] }
+    }
+}
+
+/// A model as requests need it.
+package struct ModelEntry: Sendable {
+    /// Its place in the configuration: the index of its metrics.
+    package let index: Int
+    package let configuration: ModelConfiguration
+    /// Of every node that serves it: a field is refused where any of them would obey it.
+    package let engines: Set<Engine>
+    package let price: Price?
+    package let firstByteNanoseconds: Int64
+    package let streamIdleNanoseconds: Int64
+
+    package var id: ModelID { configuration.id }
+
+    init(
+        index: Int, configuration: ModelConfiguration, engines: Set<Engine>, price: Price?,
+        timeouts: TimeoutsConfiguration
+    ) {
+        self.index = index
+        self.configuration = configuration
+        self.engines = engines
+        self.price = price
+        firstByteNanoseconds = (configuration.firstByte ?? timeouts.firstByte).nanoseconds
+        streamIdleNanoseconds = (configuration.streamIdle ?? timeouts.streamIdle).nanoseconds
+    }
+}
+
+/// A node as dispatch needs it: what to call a model there, and the head's constant parts.
+package struct NodeEntry: Sendable {
+    package let id: NodeID
+    package let site: SiteID
+    package let engine: Engine
+    package let names: [ModelID: String]
+    package let maxConcurrency: Int
+    /// ` HTTP/1.1`, Host, Content-Type and the node's key: everything between the path and the request's own fields.
+    let headTail: ByteBuffer
+    let basePath: String
+
+    init(_ node: NodeConfiguration) {
+        id = node.id
+        site = node.site
+        engine = node.engine
+        maxConcurrency = node.maxConcurrency
+        names = Dictionary(node.models.map { ($0.model, $0.upstreamName) }, uniquingKeysWith: { first, _ in first })
+        basePath = node.url.basePath
+        var tail = ByteBuffer()
+        tail.writeStaticString(" HTTP/1.1\r\nhost: ")
+        tail.writeString(node.url.authority)
+        tail.writeStaticString("\r\ncontent-type: application/json\r\nuser-agent: tollgate\r\n")
+        if let key = node.apiKey { tail.writeString("authorization: Bearer \(key.reveal())\r\n") }
+        headTail = tail
+    }
+
+    /// The whole head of a request to this node.
+    package func requestHead(
+        endpoint: Endpoint, contentLength: Int, requestID: String, trace: TraceContext?, tracestate: String?,
+        allocator: ByteBufferAllocator
+    ) -> ByteBuffer {
+        var head = allocator.buffer(capacity: 512)
+        head.writeStaticString("POST ")
+        head.writeString(basePath)
+        head.writeString(endpoint.path)
+        head.writeImmutableBuffer(headTail)
+        head.writeStaticString("x-request-id: ")
+        head.writeString(requestID)
+        if let trace {
+            head.writeStaticString("\r\ntraceparent: ")
+            head.writeString(trace.description)
+            if let tracestate {
+                head.writeStaticString("\r\ntracestate: ")
+                head.writeString(tracestate)
+            }
+        }
+        head.writeStaticString("\r\ncontent-length: ")
+        head.writeDecimal(Int64(contentLength))
+        head.writeStaticString("\r\n\r\n")
+        return head
+    }
+}
+
+/// The configured timeouts, as the timer wheel takes them.
+package struct TimeoutNanoseconds: Sendable {
+    package let header, body, idle, request: Int64
+
+    init(_ timeouts: TimeoutsConfiguration) {
+        header = timeouts.header.nanoseconds
+        body = timeouts.body.nanoseconds
+        idle = timeouts.idle.nanoseconds
+        request = timeouts.request.nanoseconds
+    }
+}

@@ -1,0 +1,253 @@
+import Billing
+import Domain
+import NIOCore
+
+/// Answers as HTTP/1.1 bytes on a channel: small answers in one buffer and one write, streams in chunks.
+///
+/// Owned by its ``DownstreamHandler`` and used by the requests of that connection one after the other.
+package final class HTTP1ResponseWriter: ResponseWriter {
+    /// Bodies up to this size share the head's buffer; larger ones are a second buffer of the same `writev`.
+    static let coalescedBodyMax = 16 * 1024
+
+    private unowned let handler: DownstreamHandler
+    private let context: ChannelHandlerContext
+    private let clock: HTTPDateClock
+    package private(set) var bytesWritten = 0
+    /// HTTP/1.0 knows no chunks: the stream ends with the connection.
+    private var isChunked = true
+    private var isClosing = false
+
+    init(handler: DownstreamHandler, context: ChannelHandlerContext, clock: HTTPDateClock) {
+        self.handler = handler
+        self.context = context
+        self.clock = clock
+    }
+
+    /// - Parameters:
+    ///   - isHTTP10: The client speaks HTTP/1.0.
+    ///   - closes: The connection ends after this answer.
+    func reset(isHTTP10: Bool, closes: Bool) {
+        bytesWritten = 0
+        isChunked = !isHTTP10
+        isClosing = closes
+    }
+
+    /// The connection is to end after the answer that is being written, or the next one.
+    package func closeAfterAnswer() {
+        isClosing = true
+    }
+
+    package var isWritable: Bool { context.channel.isWritable }
+
+    package func writeContinue() {
+        write(ByteBuffer(staticString: "HTTP/1.1 100 Continue\r\n\r\n"))
+        context.flush()
+    }
+
+    package func writeAnswer(_ head: AnswerHead, body: ByteBuffer) {
+        let size = body.readableBytes
+        var buffer = context.channel.allocator.buffer(capacity: 512 + (size <= Self.coalescedBodyMax ? size : 0))
+        writeHead(head, into: &buffer)
+        buffer.writeStaticString("content-length: ")
+        buffer.writeDecimal(Int64(size))
+        buffer.writeStaticString("\r\n\r\n")
+        if size <= Self.coalescedBodyMax {
+            buffer.writeImmutableBuffer(body)
+            write(buffer)
+        } else {
+            write(buffer)
+            write(body)
+        }
+        context.flush()
+        handler.answerEnded(closes: isClosing)
+    }
+
+    package func beginStream(_ head: AnswerHead) {
+        if !isChunked { isClosing = true }
+        var buffer = context.channel.allocator.buffer(capacity: 512)
+        writeHead(head, into: &buffer)
+        buffer.writeStaticString(isChunked ? "transfer-encoding: chunked\r\n\r\n" : "\r\n")
+        write(buffer)
+    }
+
+    package func writeStream(_ bytes: ByteBuffer) {
+        guard bytes.readableBytes > 0 else { return }
+        guard isChunked else { return write(bytes) }
+        var buffer = context.channel.allocator.buffer(capacity: bytes.readableBytes + 20)
+        buffer.writeHexadecimal(bytes.readableBytes)
+        buffer.writeStaticString("\r\n")
+        buffer.writeImmutableBuffer(bytes)
+        buffer.writeStaticString("\r\n")
+        write(buffer)
+    }
+
+    package func flushStream() {
+        context.flush()
+    }
+
+    package func endStream() {
+        if isChunked { write(ByteBuffer(staticString: "0\r\n\r\n")) }
+        context.flush()
+        handler.answerEnded(closes: isClosing)
+    }
+
+    package func truncate() {
+        context.flush()
+        context.close(promise: nil)
+    }
+
+    package func setBodyReading(_ isReading: Bool) {
+        handler.setReading(isReading)
+    }
+
+    private func write(_ buffer: ByteBuffer) {
+        bytesWritten += buffer.readableBytes
+        context.write(handler.wrapOutboundOut(buffer), promise: nil)
+    }
+
+    /// Everything but the length and the blank line.
+    private func writeHead(_ head: AnswerHead, into buffer: inout ByteBuffer) {
+        buffer.writeStaticString("HTTP/1.1 ")
+        buffer.writeDecimal(Int64(head.status))
+        buffer.writeStaticString(" ")
+        buffer.writeStaticString(HTTPStatusText.reason(head.status))
+        buffer.writeStaticString("\r\ndate: ")
+        buffer.writeImmutableBuffer(clock.now())
+        buffer.writeStaticString("\r\ncontent-type: ")
+        buffer.writeStaticString(head.contentType)
+        buffer.writeStaticString("\r\nx-request-id: ")
+        buffer.writeString(head.requestID)
+        if let milliseconds = head.processingMilliseconds {
+            buffer.writeStaticString("\r\nopenai-processing-ms: ")
+            buffer.writeDecimal(milliseconds)
+        }
+        if let rates = head.rates {
+            if let window = rates.requests { buffer.writeRateHeaders(window, of: "requests") }
+            if let window = rates.tokens { buffer.writeRateHeaders(window, of: "tokens") }
+        }
+        for (name, value) in head.extra {
+            buffer.writeStaticString("\r\n")
+            buffer.writeString(name)
+            buffer.writeStaticString(": ")
+            buffer.writeString(value)
+        }
+        buffer.writeStaticString(isClosing ? "\r\nconnection: close\r\n" : "\r\n")
+    }
+}
+
+extension ByteBuffer {
+    /// Decimal digits without an intermediate String.
+    mutating func writeDecimal(_ value: Int64) {
+        var digits: (UInt64, UInt64, UInt64) = (0, 0, 0)
+        withUnsafeMutableBytes(of: &digits) { bytes in
+            var index = bytes.count
+            var rest = value.magnitude
+            repeat {
+                index -= 1
+                bytes[index] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
+                rest /= 10
+            } while rest > 0
+            if value < 0 {
+                index -= 1
+                bytes[index] = UInt8(ascii: "-")
+            }
+            _ = writeBytes(UnsafeRawBufferPointer(rebasing: bytes[index...]))
+        }
+    }
+
+    mutating func writeHexadecimal(_ value: Int) {
+        var started = false
+        for shift in stride(from: 60, through: 0, by: -4) {
+            let nibble = UInt8(truncatingIfNeeded: value >> shift) & 0xF
+            if nibble != 0 || started || shift == 0 {
+                started = true
+                writeInteger(nibble < 10 ? UInt8(ascii: "0") + nibble : UInt8(ascii: "a") + nibble - 10)
+            }
+        }
+    }
+
+    fileprivate mutating func writeRateHeaders(_ window: RateStatus.Window, of unit: StaticString) {
+        writeStaticString("\r\nx-ratelimit-limit-")
+        writeStaticString(unit)
+        writeStaticString(": ")
+        writeDecimal(Int64(window.limit))
+        writeStaticString("\r\nx-ratelimit-remaining-")
+        writeStaticString(unit)
+        writeStaticString(": ")
+        writeDecimal(Int64(max(0, window.remaining)))
+        writeStaticString("\r\nx-ratelimit-reset-")
+        writeStaticString(unit)
+        writeStaticString(": ")
+        writeDurationText(milliseconds: max(0, window.resetMilliseconds))
+    }
+
+    /// As OpenAI writes durations: `12ms`, `1s`, `6m0s`; fractions of a second as `1.25s`.
+    mutating func writeDurationText(milliseconds: Int64) {
+        guard milliseconds >= 1_000 else {
+            writeDecimal(milliseconds)
+            writeStaticString("ms")
+            return
+        }
+        let seconds = milliseconds / 1_000
+        if seconds >= 60 {
+            writeDecimal(seconds / 60)
+            writeStaticString("m")
+        }
+        writeDecimal(seconds % 60)
+        let fraction = milliseconds % 1_000
+        if seconds < 60, fraction > 0 {
+            writeStaticString(".")
+            var digits = String(fraction + 1_000).dropFirst()
+            while digits.last == "0" { digits.removeLast() }
+            writeSubstring(digits)
+        }
+        writeStaticString("s")
+    }
+}
+
+/// Reason phrases of the statuses that the gateway sends or relays.
+enum HTTPStatusText {
+    static func reason(_ status: Int) -> StaticString {
+        switch status {
+        case 200: "OK"
+        case 201: "Created"
+        case 204: "No Content"
+        case 400: "Bad Request"
+        case 401: "Unauthorized"
+        case 402: "Payment Required"
+        case 403: "Forbidden"
+        case 404: "Not Found"
+        case 405: "Method Not Allowed"
+        case 408: "Request Timeout"
+        case 409: "Conflict"
+        case 411: "Length Required"
+        case 413: "Content Too Large"
+        case 415: "Unsupported Media Type"
+        case 422: "Unprocessable Content"
+        case 429: "Too Many Requests"
+        case 431: "Request Header Fields Too Large"
+        case 500: "Internal Server Error"
+        case 502: "Bad Gateway"
+        case 503: "Service Unavailable"
+        case 504: "Gateway Timeout"
+        default: "Status"
+        }
+    }
+}
+
+/// The `date` header's value, formatted once a second and shared by a loop's answers.
+package final class HTTPDateClock {
+    private var second: Int64 = -1
+    private var text = ByteBuffer()
+
+    package init() {}
+
+    package func now() -> ByteBuffer {
+        let current = WallTime.now().milliseconds / 1_000
+        if current != second {
+            second = current
+            text = ByteBuffer(string: WallTime(milliseconds: current * 1_000).imfFixdate)
+        }
+        return text
+    }
+}

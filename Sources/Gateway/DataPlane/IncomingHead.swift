@@ -1,0 +1,81 @@
+import Domain
+import NIOHTTP1
+import OpenAIProtocol
+
+/// What the gateway reads of a request's head, gathered in one pass over its fields. The rest is dropped: no client
+/// header reaches a node.
+package struct IncomingHead {
+    package var route: RouteMatch
+    /// As received: one of the parser's closed set.
+    package var method: String
+    package var isUpgrade = false
+    package var expectsContinue = false
+    package var contentLength: Int?
+    package var isChunked = false
+    package var authorization: String?
+    package var traceparent: String?
+    package var tracestate: String?
+    /// Why the head cannot be served, where something besides the route is wrong with it.
+    package var defect: Failure?
+
+    package init(_ head: HTTPRequestHead) {
+        method = head.method.rawValue
+        route = Endpoint.match(method: head.method.rawValue, path: head.uri)
+        var hosts = 0
+        var contentTypes = 0
+        var encodedBody = false
+        var jsonBody = true
+        for (name, value) in head.headers {
+            switch name.utf8.count {
+            case 4 where Self.equal(name, "host"): hosts += 1
+            case 6 where Self.equal(name, "expect"): expectsContinue = Self.equal(value, "100-continue")
+            case 7 where Self.equal(name, "upgrade"): isUpgrade = true
+            case 11 where Self.equal(name, "traceparent"): traceparent = value
+            case 10 where Self.equal(name, "tracestate"): tracestate = value
+            case 12 where Self.equal(name, "content-type"):
+                contentTypes += 1
+                jsonBody = Self.isJSON(value)
+            case 13 where Self.equal(name, "authorization"): authorization = authorization == nil ? value : ""
+            case 14 where Self.equal(name, "content-length"): contentLength = Int(value)
+            case 16 where Self.equal(name, "content-encoding"): encodedBody = !Self.equal(value, "identity")
+            case 17 where Self.equal(name, "transfer-encoding"): isChunked = true
+            default: break
+            }
+        }
+        let hasBody = head.method == .POST || head.method == .PUT || head.method == .PATCH
+        if hosts > 1 || (hosts == 0 && head.version.minor > 0) {
+            defect = Failure(.malformedRequest, "The request needs exactly one Host header.")
+        } else if isChunked, contentLength != nil || head.version.minor == 0 {
+            defect = Failure(
+                .malformedRequest, "The request's length is ambiguous. Send Content-Length or chunks, not both.")
+        } else if hasBody, !isChunked, contentLength == nil {
+            defect = Failure(
+                .lengthRequired, "The request has no Content-Length. Send one, or use chunked transfer encoding.")
+        } else if encodedBody {
+            defect = Failure(
+                .unsupportedMediaType, "Compressed request bodies are not accepted. Send the JSON without Content-Encoding.")
+        } else if hasBody, contentTypes > 1 || !jsonBody {
+            defect = Failure(
+                .unsupportedMediaType, "The body must be JSON. Send the header Content-Type: application/json.")
+        }
+    }
+
+    private static func isJSON(_ value: String) -> Bool {
+        let type = value.utf8.prefix { $0 != UInt8(ascii: ";") && $0 != UInt8(ascii: " ") }
+        return equal(String(Substring(type)), "application/json")
+    }
+
+    /// ASCII, ignoring case; `lowercase` is lower-case.
+    static func equal(_ text: String, _ lowercase: StaticString) -> Bool {
+        var text = text
+        return text.withUTF8 { bytes in
+            guard bytes.count == lowercase.utf8CodeUnitCount else { return false }
+            for index in 0..<bytes.count {
+                let byte = bytes[index]
+                let folded = (byte &- 65) < 26 ? byte | 0x20 : byte
+                if folded != lowercase.utf8Start[index] { return false }
+            }
+            return true
+        }
+    }
+}

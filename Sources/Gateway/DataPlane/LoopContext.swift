@@ -1,0 +1,126 @@
+import Billing
+import Domain
+import NIOCore
+import Routing
+
+/// Everything that requests on one event loop need, so that no request waits for another thread to decide.
+///
+/// Bound to its loop; the snapshot is replaced by ``publish(_:addresses:)`` on it. What is shared between loops (router,
+/// spending, buffer budget, access log) is behind a short lock or an atomic of its own.
+package final class LoopContext {
+    /// Distinct orgs whose cache salt is kept; past it the table starts anew.
+    static let cacheSaltsMax = 10_000
+
+    package let eventLoop: any EventLoop
+    package let wheel: TimerWheel
+    package let metrics: MetricsShard
+    package let dateClock = HTTPDateClock()
+    package let services: SharedServices
+    package let transport: any LedgerTransport
+    package let keys: KeyAuthenticator
+    package private(set) var snapshot: GatewaySnapshot
+    package private(set) var isDraining = false
+    package var generator: LoopRandom
+    package var retryBudget: RetryBudget
+
+    private var pools: [NodeID: UpstreamPool] = [:]
+    private var connections: [ObjectIdentifier: DownstreamHandler] = [:]
+    private var running: [ObjectIdentifier: Exchange] = [:]
+    private var cacheSalts: [OrgID: String] = [:]
+
+    package init(
+        eventLoop: any EventLoop, services: SharedServices, transport: any LedgerTransport, keys: KeyAuthenticator,
+        metrics: MetricsShard, snapshot: GatewaySnapshot
+    ) {
+        self.eventLoop = eventLoop
+        self.services = services
+        self.transport = transport
+        self.keys = keys
+        self.metrics = metrics
+        self.snapshot = snapshot
+        wheel = TimerWheel(eventLoop: eventLoop)
+        generator = LoopRandom()
+        retryBudget = RetryBudget(permille: snapshot.configuration.retry.budgetPermille)
+    }
+
+    // MARK: Configuration
+
+    /// Takes a new snapshot. Pools of nodes that are gone, or moved, close as their requests end.
+    package func publish(_ snapshot: GatewaySnapshot, addresses: [NodeID: [SocketAddress]]) {
+        eventLoop.assertInEventLoop()
+        for (id, pool) in pools where snapshot.nodes[id] == nil {
+            pool.close()
+            pools[id] = nil
+        }
+        if snapshot.configuration.retry != self.snapshot.configuration.retry {
+            retryBudget = RetryBudget(permille: snapshot.configuration.retry.budgetPermille)
+        }
+        self.snapshot = snapshot
+        metrics.publish(models: snapshot.models.map(\.id.rawValue))
+        for node in snapshot.nodes.values {
+            let pool = pools[node.id] ?? makePool(node)
+            pools[node.id] = pool
+            if let found = addresses[node.id] { pool.updateAddresses(found) }
+        }
+    }
+
+    package func updateAddresses(_ addresses: [SocketAddress], of node: NodeID) {
+        eventLoop.assertInEventLoop()
+        pools[node]?.updateAddresses(addresses)
+    }
+
+    package func pool(of node: NodeID) -> UpstreamPool? { pools[node] }
+
+    private func makePool(_ node: NodeEntry) -> UpstreamPool {
+        var configuration = UpstreamPool.Configuration()
+        configuration.connectionsMax = node.maxConcurrency
+        configuration.connectTimeout = snapshot.configuration.timeouts.connect
+        return UpstreamPool(eventLoop: eventLoop, wheel: wheel, addresses: [], configuration: configuration)
+    }
+
+    /// What keeps one org's prefix cache apart from another's on a shared node: the same on every replica, and nothing
+    /// that a customer could guess for somebody else.
+    func cacheSalt(of org: OrgID) -> String {
+        if let salt = cacheSalts[org] { return salt }
+        if cacheSalts.count >= Self.cacheSaltsMax { cacheSalts.removeAll(keepingCapacity: true) }
+        let salt = keys.cacheSalt(of: org)
+        cacheSalts[org] = salt
+        return salt
+    }
+
+    // MARK: Connections and requests
+
+    package var connectionCount: Int { connections.count }
+    package var runningCount: Int { running.count }
+
+    func register(_ connection: DownstreamHandler) {
+        connections[ObjectIdentifier(connection)] = connection
+    }
+
+    func unregister(_ connection: DownstreamHandler) {
+        if connections.removeValue(forKey: ObjectIdentifier(connection)) != nil {
+            services.connections.wrappingSubtract(1, ordering: .relaxed)
+        }
+    }
+
+    func began(_ exchange: Exchange) { running[ObjectIdentifier(exchange)] = exchange }
+    func ended(_ exchange: Exchange) { running[ObjectIdentifier(exchange)] = nil }
+
+    /// Idle connections close; others after the answer that they wait for.
+    package func drain() {
+        isDraining = true
+        for connection in Array(connections.values) { connection.drain() }
+    }
+
+    /// The drain time is over: what still runs gets an error event, and is settled.
+    package func expireDrain() {
+        for connection in Array(connections.values) { connection.drainExpired() }
+        for exchange in Array(running.values) { exchange.drainExpired() }
+    }
+
+    /// After the last request: closes what goes to nodes.
+    package func closePools() {
+        for pool in pools.values { pool.close() }
+        pools.removeAll()
+    }
+}

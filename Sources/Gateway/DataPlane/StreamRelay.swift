@@ -1,0 +1,126 @@
+import Domain
+import NIOCore
+import OpenAIProtocol
+
+/// Reads a node's event stream as it passes: whole events go on at once, an unfinished one waits for its end.
+///
+/// Counts what is delivered, takes note of the node's usage, strips usage from clients that did not ask for it, and
+/// puts the public model in place of the node's. `[DONE]` is held back: it is the answer's last word, and the charge
+/// is journalled before it.
+package struct StreamRelay {
+    package enum Outcome: Hashable, Sendable {
+        /// The stream goes on.
+        case open
+        /// The node said `[DONE]`; whatever follows is ignored.
+        case done
+        /// The node reported an error: the event to send in place of its own.
+        case nodeError([UInt8])
+        /// The node generated past what was reserved.
+        case overrun
+        /// No client could make sense of it: what is wrong, for the log.
+        case invalid(String)
+    }
+
+    private let publicModel: PublicModel
+    private let publicModelName: String
+    private let upstreamModelName: String
+    private let clientWantsUsage: Bool
+    private let completionTokensMax: Int
+    private var tail = ByteBuffer()
+    private var position = SSEScanner.Position()
+
+    /// Completion tokens delivered, by the gateway's own count: one for each choice of each event that brings content.
+    package private(set) var contentEvents = 0
+    /// What the node reported last, where it is a usage at all.
+    package private(set) var usage: ReportedUsage = .absent
+
+    package init(
+        model: ModelID, upstreamModelName: String, clientWantsUsage: Bool, completionTokensMax: Int
+    ) {
+        publicModel = PublicModel(model.rawValue)
+        publicModelName = model.rawValue
+        self.upstreamModelName = upstreamModelName
+        self.clientWantsUsage = clientWantsUsage
+        self.completionTokensMax = completionTokensMax
+    }
+
+    /// Takes the next bytes of the node's body and appends what goes on to the client.
+    package mutating func feed(_ bytes: ByteBuffer, into output: inout ByteBuffer) -> Outcome {
+        if tail.readableBytes == 0 { tail = bytes } else { tail.writeImmutableBuffer(bytes) }
+        while true {
+            var position = self.position
+            let end = tail.withUnsafeReadableBytes { SSEScanner.nextEventEnd(in: $0, from: &position) }
+            self.position = position
+            guard let end, let event = tail.readSlice(length: end) else { break }
+            self.position.discard(end)
+            let outcome = relay(event, into: &output)
+            if outcome != .open {
+                tail.clear()
+                return outcome
+            }
+        }
+        if tail.readableBytes == 0 { tail = ByteBuffer() }
+        return tail.readableBytes > SSELimits.tailBytesMax ? .invalid("event too long") : .open
+    }
+
+    private mutating func relay(_ event: ByteBuffer, into output: inout ByteBuffer) -> Outcome {
+        event.withUnsafeReadableBytes { bytes in
+            switch SSEEvent.payload(in: bytes) {
+            case .comment:
+                output.writeBytes(bytes)
+                return .open
+            case .done:
+                return .done
+            case .data(let span):
+                let json = UnsafeRawBufferPointer(rebasing: bytes[span])
+                return relay(json, into: &output) { edits, output in
+                    output.writeBytes(UnsafeRawBufferPointer(rebasing: bytes[..<span.lowerBound]))
+                    output.writeApplying(edits, to: json)
+                    output.writeBytes(UnsafeRawBufferPointer(rebasing: bytes[span.upperBound...]))
+                }
+            case .joined(let lines):
+                return lines.withUnsafeBytes { json in
+                    relay(json, into: &output) { edits, output in
+                        output.writeStaticString("data: ")
+                        // JSON knows no raw line feed inside a string, so between its tokens a space serves as well.
+                        let line = applyEdits(edits, to: json).map { $0 == UInt8(ascii: "\n") ? UInt8(ascii: " ") : $0 }
+                        output.writeBytes(line)
+                        output.writeStaticString("\n\n")
+                    }
+                }
+            }
+        }
+    }
+
+    private mutating func relay(
+        _ json: UnsafeRawBufferPointer, into output: inout ByteBuffer, write: ([BodyEdit], inout ByteBuffer) -> Void
+    ) -> Outcome {
+        guard let chunk = scanStreamChunk(json) else { return .invalid("event is not a JSON object") }
+        if chunk.isError {
+            return .nodeError(
+                rebuildStreamError(json, upstreamModel: upstreamModelName, publicModel: publicModelName))
+        }
+        if case .value = chunk.usage { usage = chunk.usage }
+        contentEvents += chunk.choicesWithContent
+        guard contentEvents <= completionTokensMax else { return .overrun }
+        switch chunk.relay(json, publicModel: publicModel, clientWantsUsage: clientWantsUsage) {
+        case .drop: break
+        case .pass: write([], &output)
+        case .edits(let edits): write(edits, &output)
+        }
+        return .open
+    }
+}
+
+extension ByteBuffer {
+    /// Appends `source` with the edits applied.
+    mutating func writeApplying(_ edits: [BodyEdit], to source: UnsafeRawBufferPointer) {
+        var taken = 0
+        for edit in edits {
+            writeBytes(UnsafeRawBufferPointer(rebasing: source[taken..<edit.offset]))
+            writeBytes(edit.inserted)
+            taken = edit.offset + edit.removed
+        }
+        writeBytes(UnsafeRawBufferPointer(rebasing: source[taken...]))
+    }
+}

@@ -1,0 +1,262 @@
+import Billing
+import Domain
+import Logging
+import NIOCore
+import NIOPosix
+import Routing
+import Synchronization
+
+/// How often the fleet is looked at. The defaults are production's; tests shorten them.
+package struct FleetTimings: Hashable, Sendable {
+    /// Between two probes of a node that takes requests.
+    package var probeInterval = Duration.seconds(2)
+    /// Between two probes of one that does not: it should come back soon after it can.
+    package var probeIntervalUnready = Duration.milliseconds(500)
+    package var probeTimeout = Duration.seconds(1)
+    /// Between two resolutions of a name.
+    package var resolveInterval = Duration.seconds(30)
+    /// After a name did not resolve.
+    package var resolveIntervalFailed = Duration.seconds(5)
+    /// Between two reads of what operators said.
+    package var wordInterval = Duration.milliseconds(500)
+    /// How soon a replaced configuration is noticed.
+    package var tick = Duration.milliseconds(100)
+
+    package init() {}
+}
+
+/// Knows the nodes: probes them, resolves their names, and makes operators' words true in the router.
+///
+/// Owns the process's router. ``run()`` does the looking, in tasks of its own and on one event loop, off the request
+/// path; everything else may be called from any thread at any time. Failure modes: where a name no longer resolves, the
+/// last good addresses stay; where the store is away, the last words stay (a node whose word was never read counts as
+/// not cordoned once the store has been asked); a probe that cannot be sent is a failed one.
+package final class FleetService: Sendable {
+    /// Told a node's addresses whenever they change, the first time included; never under a lock.
+    package typealias AddressObserver = @Sendable (NodeID, [SocketAddress]) -> Void
+
+    package let router: SharedRouter
+
+    private let state: Mutex<FleetState>
+    private let words: any OperatorWordStore
+    private let probe: HealthProbe
+    private let timings: FleetTimings
+    private let logger: Logger
+    private let onAddresses: AddressObserver
+
+    /// - Parameters:
+    ///   - eventLoop: Where probes run.
+    ///   - seed: Of the router's ties.
+    package init(
+        configuration: GatewayConfiguration, eventLoop: any EventLoop, words: any OperatorWordStore, logger: Logger,
+        timings: FleetTimings = FleetTimings(), seed: UInt64 = .random(in: .min ... .max),
+        onAddresses: @escaping AddressObserver
+    ) {
+        self.router = SharedRouter(
+            Router(
+                fleet: FleetSnapshot(nodes: configuration.nodeSpecs), policy: configuration.routing.policy, seed: seed))
+        var state = FleetState()
+        _ = state.configured(configuration.nodes, now: .now())
+        self.state = Mutex(state)
+        self.words = words
+        self.probe = HealthProbe(eventLoop: eventLoop, timeout: timings.probeTimeout)
+        self.timings = timings
+        self.logger = logger
+        self.onAddresses = onAddresses
+    }
+
+    /// The present fleet, for the event loops' snapshots.
+    package var fleet: FleetSnapshot { router.fleet }
+
+    /// What is known of a node's addresses now; empty where its name has not resolved yet.
+    package func addresses(of node: NodeID) -> [SocketAddress] { state.withLock { $0.addresses(of: node) } }
+
+    /// Takes the nodes of a new configuration. Publish the result to the event loops afterwards: nodes that left get no
+    /// more requests by then, and new ones get none before their first good probe.
+    ///
+    /// The policy stays what it was at the start. Nodes that stay keep their in-flight work and cordon; one whose
+    /// address or engine changed is warming again.
+    @discardableResult
+    package func replace(_ configuration: GatewayConfiguration) -> FleetSnapshot {
+        // Both owners change under one lock, or two reloads at once could leave them with different fleets.
+        let (next, moved) = state.withLock { state in
+            let moved = state.configured(configuration.nodes, now: .now())
+            let next = router.replaceFleet(with: configuration.nodeSpecs)
+            for node in moved { router.serverReplaced(node) }
+            return (next, moved)
+        }
+        for node in configuration.nodes {
+            let addresses = addresses(of: node.id)
+            if !addresses.isEmpty { onAddresses(node.id, addresses) }
+        }
+        for node in moved { logger.info("a node moved and is warming", metadata: ["node": "\(node)"]) }
+        return next
+    }
+
+    /// Every configured node, in the order of the configuration.
+    package func nodes() -> [NodeStatus] {
+        let configured = state.withLock { $0.nodes }
+        return router.status(now: .now()).compactMap { status in
+            guard let node = configured[status.id] else { return nil }
+            let state: NodeStatus.State =
+                switch status.state {
+                case .ready: .ready
+                case .warming: .warming
+                case .unhealthy: .unhealthy
+                case .cordoned: .cordoned
+                }
+            return NodeStatus(
+                id: node.id, site: node.site, engine: node.engine, models: node.models.map(\.model), state: state,
+                inflightRequests: status.inflightRequests, inflightTokens: status.inflightTokens,
+                prefillTokensPerSecond: nil, firstTokenSeconds: status.firstTokenSeconds)
+        }
+    }
+
+    /// Stores the operator's word, then makes it true here at once; other replicas read it within a second.
+    ///
+    /// - Throws: `notFound` for a node that is not configured, `storeUnavailable` (the word may have been stored).
+    package func setCordoned(_ isCordoned: Bool, node: NodeID) async throws(OperatorFailure) {
+        guard state.withLock({ $0.nodes[node] != nil }) else {
+            throw OperatorFailure(.notFound, "no node is called \(node): 'tollgate node list' shows them")
+        }
+        do throws(OperatorWordFailure) {
+            try await words.setCordoned(isCordoned, node: node)
+        } catch {
+            throw OperatorFailure(.storeUnavailable, "the word on \(node) could not be stored: \(error.description)")
+        }
+        state.withLock { state in
+            state.wordSaid(isCordoned, node: node)
+            router.setCordoned(isCordoned, node: node)
+        }
+        logger.info(isCordoned ? "a node is cordoned" : "a node is uncordoned", metadata: ["node": "\(node)"])
+    }
+
+    /// Looks after the fleet until its task is cancelled.
+    package func run() async {
+        let resolver = HostResolver(threads: .singleton)
+        for (node, addresses) in state.withLock({ state in state.order.map { ($0, state.addresses(of: $0)) } })
+        where !addresses.isEmpty {
+            onAddresses(node, addresses)
+        }
+        await withDiscardingTaskGroup { group in
+            group.addTask { await self.readWords() }
+            group.addTask { await self.probeNodes() }
+            // Two, so that one name whose servers are silent does not hold up all others.
+            group.addTask { await self.resolveNames(resolver) }
+            group.addTask { await self.resolveNames(resolver) }
+        }
+    }
+
+    // MARK: Probes
+
+    private func probeNodes() async {
+        await withDiscardingTaskGroup { group in
+            while !Task.isCancelled {
+                let (due, wait) = state.withLock { state in
+                    let now = MonotonicTime.now()
+                    let due = state.schedule.take(now: now)
+                    let next = state.schedule.nextDue.map { Duration.nanoseconds($0.nanoseconds(since: now)) }
+                    return (due, min(max(next ?? timings.tick, .milliseconds(1)), timings.tick))
+                }
+                for node in due { group.addTask { await self.probeOnce(node) } }
+                try? await Task.sleep(for: wait)
+            }
+        }
+    }
+
+    private func probeOnce(_ id: NodeID) async {
+        let (node, address) = state.withLock { ($0.nodes[id], $0.probeAddress(of: id)) }
+        let finding: ProbeFinding
+        if let node, let address {
+            finding = await probe.run(node, at: address)
+        } else {
+            finding = ProbeFinding(result: .failed, reason: "its name does not resolve")
+        }
+        let now = MonotonicTime.now()
+        let change: (before: RoutingNodeState, after: RoutingNodeState)? = state.withLock { state in
+            // A probe of the address that the node had before a reload says nothing of the new one.
+            let isCurrent = state.nodes[id]?.url == node?.url
+            let change = isCurrent ? router.probed(id, finding.result, now: now) : nil
+            let isReady = change?.after == .ready
+            state.schedule.probeEnded(
+                id, interval: isReady ? timings.probeInterval : timings.probeIntervalUnready,
+                jitter: .random(in: 0..<1), now: now)
+            return change
+        }
+        guard let change, change.before != change.after else { return }
+        logger.log(
+            level: change.after == .unhealthy ? .warning : .info, "a node is \(change.after.rawValue)",
+            metadata: ["node": "\(id)", "was": "\(change.before.rawValue)", "reason": "\(finding.reason)"])
+    }
+
+    // MARK: Names
+
+    private func resolveNames(_ resolver: HostResolver) async {
+        while !Task.isCancelled {
+            // Due again only after this attempt could have ended, so that the other task takes another name.
+            let host = state.withLock { state in state.takeHost(now: .now(), lease: timings.resolveInterval) }
+            if let host { await resolve(host, resolver) } else { try? await Task.sleep(for: timings.tick) }
+        }
+    }
+
+    private func resolve(_ host: String, _ resolver: HostResolver) async {
+        var answer: [SocketAddress]?
+        var reason = ""
+        do {
+            answer = try await resolver.resolve(host)
+        } catch {
+            guard !Task.isCancelled else { return }
+            reason = "\(error)"
+        }
+        let interval = answer == nil ? timings.resolveIntervalFailed : timings.resolveInterval
+        let (changed, failureChanged) = state.withLock {
+            $0.resolved(host, answer, next: .now().advanced(by: interval))
+        }
+        for node in changed { onAddresses(node, addresses(of: node)) }
+        guard failureChanged else { return }
+        if answer == nil {
+            logger.warning("a node's name does not resolve; its last addresses stay", metadata: ["reason": "\(reason)"])
+        } else {
+            logger.info("a node's name resolves again", metadata: ["host": "\(host)"])
+        }
+    }
+
+    // MARK: Words
+
+    private func readWords() async {
+        while !Task.isCancelled {
+            let (asked, revision) = state.withLock { ($0.order, $0.wordRevision) }
+            var failure: OperatorWordFailure?
+            var answer: Set<NodeID>?
+            do throws(OperatorWordFailure) {
+                answer = try await words.cordoned(among: asked)
+            } catch {
+                failure = error
+            }
+            guard !Task.isCancelled else { return }
+            let (changed, isNews) = state.withLock { state in
+                let isNews = state.storeFailing(failure != nil)
+                guard let answer else {
+                    state.schedule.wordsAsked(asked)
+                    return ([(NodeID, isCordoned: Bool)](), isNews)
+                }
+                let changed = state.wordsRead(answer, asked: asked, revision: revision)
+                for (node, isCordoned) in changed { router.setCordoned(isCordoned, node: node) }
+                return (changed, isNews)
+            }
+            for (node, isCordoned) in changed {
+                logger.info(isCordoned ? "a node is cordoned" : "a node is uncordoned", metadata: ["node": "\(node)"])
+            }
+            if isNews {
+                if let failure {
+                    logger.warning(
+                        "operators' words cannot be read; the last ones stay", metadata: ["reason": "\(failure)"])
+                } else {
+                    logger.info("operators' words can be read again")
+                }
+            }
+            let jitter = Double.random(in: 0.8..<1.2)
+            try? await Task.sleep(for: .nanoseconds(Int64(Double(timings.wordInterval.nanoseconds) * jitter)))
+        }
+    }
+}

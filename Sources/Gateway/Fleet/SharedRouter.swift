@@ -1,0 +1,69 @@
+import Domain
+import Routing
+import Synchronization
+
+/// The process's one router, behind its mutex. Each call holds it for at most about 2 microseconds,
+/// ``replaceFleet(with:)`` and ``status(now:)`` apart, which are rare.
+package final class SharedRouter: Sendable {
+    private let router: Mutex<Router>
+
+    package init(_ router: consuming sending Router) {
+        self.router = Mutex(router)
+    }
+
+    package func decide(_ request: RoutingRequest, now: MonotonicTime) -> RoutingDecision {
+        router.withLock { $0.decide(request, now: now) }
+    }
+
+    /// The request was written to the node.
+    package func started(_ assignment: Assignment, now: MonotonicTime) {
+        router.withLock { $0.started(assignment, now: now) }
+    }
+
+    /// The first token of a stream came.
+    package func firstToken(_ assignment: Assignment, now: MonotonicTime) {
+        router.withLock { $0.firstToken(assignment, now: now) }
+    }
+
+    /// Exactly once for each dispatched decision, on every exit.
+    package func finished(_ assignment: Assignment, outcome: RoutingOutcome, now: MonotonicTime) {
+        router.withLock { $0.finished(assignment, outcome: outcome, now: now) }
+    }
+
+    /// - Returns: The node's state before and after.
+    package func probed(
+        _ node: NodeID, _ result: ProbeResult, now: MonotonicTime
+    ) -> (before: RoutingNodeState, after: RoutingNodeState)? {
+        router.withLock { router in
+            guard let before = router.state(of: node) else { return nil }
+            router.probed(node, result, now: now)
+            return (before, router.state(of: node) ?? before)
+        }
+    }
+
+    package func setCordoned(_ isCordoned: Bool, node: NodeID) {
+        router.withLock { $0.setCordoned(isCordoned, node: node) }
+    }
+
+    package func serverReplaced(_ node: NodeID) {
+        router.withLock { $0.serverReplaced(node) }
+    }
+
+    /// Nodes that stay, by id, keep their index, in-flight work, health and cordon.
+    package func replaceFleet(with nodes: [NodeSpec]) -> FleetSnapshot {
+        router.withLock { router in
+            let next = router.fleet.succeeded(by: nodes)
+            router.replaceFleet(next)
+            return next
+        }
+    }
+
+    package var fleet: FleetSnapshot { router.withLock { $0.fleet } }
+
+    /// Every node, in the operator's order.
+    package func status(now: MonotonicTime) -> [RoutingNodeStatus] { router.withLock { $0.status(now: now) } }
+
+    package func servableModels() -> [ModelID] { router.withLock { $0.servableModels() } }
+
+    package var inflightCount: Int { router.withLock { $0.inflightCount } }
+}

@@ -1,0 +1,51 @@
+import Domain
+
+/// What the control plane may see and do of the running gateway. Safe from any thread; nothing here is on the hot path.
+package protocol GatewayControl: Sendable {
+    /// Every configured node, in the order of the configuration.
+    func nodes() async -> [NodeStatus]
+
+    /// Stores the operator's word, so that every replica and every restart honours it.
+    /// - Throws: ``OperatorFailure``: `notFound` for a node that is not configured, `storeUnavailable`.
+    func setCordoned(_ isCordoned: Bool, node: NodeID) async throws
+
+    /// The Prometheus text of every shard, summed now.
+    func metricsText() async -> String
+
+    /// nil where the gateway can serve; else why it cannot, for `/readyz`.
+    func unreadiness() async -> String?
+}
+
+/// One node as operators see it.
+package struct NodeStatus: Hashable, Sendable {
+    package enum State: String, Hashable, Sendable {
+        case ready, warming, unhealthy, cordoned, draining, curtailed
+    }
+
+    package var id: NodeID
+    package var site: SiteID
+    package var engine: Engine
+    package var models: [ModelID]
+    package var state: State
+    package var inflightRequests: Int
+    package var inflightTokens: Int
+    /// Learned; nil until enough was measured.
+    package var prefillTokensPerSecond: Double?
+    /// Mean seconds from dispatch to first token, recent; nil until measured.
+    package var firstTokenSeconds: Double?
+
+    package init(
+        id: NodeID, site: SiteID, engine: Engine, models: [ModelID], state: State, inflightRequests: Int,
+        inflightTokens: Int, prefillTokensPerSecond: Double?, firstTokenSeconds: Double?
+    ) {
+        self.id = id
+        self.site = site
+        self.engine = engine
+        self.models = models
+        self.state = state
+        self.inflightRequests = inflightRequests
+        self.inflightTokens = inflightTokens
+        self.prefillTokensPerSecond = prefillTokensPerSecond
+        self.firstTokenSeconds = firstTokenSeconds
+    }
+}

@@ -1,0 +1,20 @@
+import Billing
+import NIOCore
+
+/// How a SYNC reaches the store, from one event loop. ``RedisLedgerStore`` is the real one.
+///
+/// Bound to its loop: every call and every completion happens there.
+package protocol LedgerTransport: AnyObject {
+    var eventLoop: any EventLoop { get }
+
+    /// Sends one SYNC. The completion is called exactly once.
+    func sync(_ request: SyncRequest, completion: @escaping (Result<SyncAnswer, LedgerTransportFailure>) -> Void)
+}
+
+/// Why no answer came. Either way the call may have executed, or may execute later: revisions make that harmless.
+package enum LedgerTransportFailure: Error, Hashable, Sendable {
+    /// No connection, a closed one, or none in time.
+    case unreachable
+    /// The store answered with an error or with something that is no answer.
+    case refused(String)
+}

@@ -1,0 +1,48 @@
+import Billing
+import Domain
+import NIOCore
+import Redis
+
+/// Looks keys up by their public id. Bound to the client's loop.
+package final class RedisKeyDirectory {
+    /// How long an answer is awaited before the key counts as unverifiable (503).
+    package static let timeout = Duration.seconds(2)
+
+    private let client: RedisClient
+
+    package init(client: RedisClient) {
+        self.client = client
+    }
+
+    package var eventLoop: any EventLoop { client.eventLoop }
+
+    /// - Parameter completion: nil where the directory has no such key. Called exactly once.
+    package func lookup(
+        _ id: KeyID, completion: @escaping (Result<KeyRecord?, LedgerTransportFailure>) -> Void
+    ) {
+        client.send(
+            ["HMGET", .string(StoreKeys.directory(id)), "org", "digest", "pepper", "last4", "status"],
+            timeout: Self.timeout
+        ) { result in
+            switch result {
+            case .success(.array(let fields)) where fields.count == 5:
+                completion(.success(Self.record(id, fields)))
+            case .success:
+                completion(.failure(.refused("the reply is no directory entry")))
+            case .failure(.server(let code, let message)):
+                completion(.failure(.refused("\(code) \(message)")))
+            case .failure:
+                completion(.failure(.unreachable))
+            }
+        }
+    }
+
+    private static func record(_ id: KeyID, _ fields: [RESPValue]) -> KeyRecord? {
+        guard let org = fields[0].string, let digest = fields[1].bytes, let pepper = fields[2].string,
+            let lastFour = fields[3].string, let status = fields[4].string
+        else { return nil }
+        return KeyRecord(
+            id: id, org: OrgID(unchecked: org), digest: digest, pepperID: pepper, lastFour: lastFour,
+            isActive: status == AccountStatus.active.rawValue)
+    }
+}

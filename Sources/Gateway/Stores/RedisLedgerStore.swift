@@ -1,0 +1,50 @@
+import Billing
+import Domain
+import NIOCore
+import Redis
+
+/// SYNC over one event loop's Redis connection.
+///
+/// Bound to the client's loop. Owns nothing: the client's owner starts and closes it. Back-pressure is the caller's:
+/// it keeps one SYNC outstanding per org.
+package final class RedisLedgerStore: LedgerTransport {
+    /// How long an answer is awaited. The call may still execute later; revisions make that harmless.
+    package static let timeout = Duration.seconds(2)
+
+    private let client: RedisClient
+
+    package init(client: RedisClient) {
+        self.client = client
+    }
+
+    package var eventLoop: any EventLoop { client.eventLoop }
+
+    package func sync(
+        _ request: SyncRequest, completion: @escaping (Result<SyncAnswer, LedgerTransportFailure>) -> Void
+    ) {
+        client.evaluate(
+            StoreScripts.sync, keys: [.string(StoreKeys.account(request.org))], args: SyncCodec.arguments(request),
+            deadline: .now().advanced(by: Self.timeout)
+        ) { result in
+            completion(Self.answer(result))
+        }
+    }
+
+    private static func answer(_ result: Result<RESPValue, RedisError>) -> Result<SyncAnswer, LedgerTransportFailure> {
+        switch result {
+        case .success(let reply):
+            guard let answer = SyncCodec.answer(reply) else {
+                return .failure(.refused("the reply is no answer to a SYNC"))
+            }
+            return .success(answer)
+        case .failure(.server(let code, let message)):
+            // A server that is loading, busy or no longer the primary may serve again in a moment.
+            return ["LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"].contains(code)
+                ? .failure(.unreachable) : .failure(.refused("\(code) \(message)"))
+        case .failure(.protocolViolation(let what)):
+            return .failure(.refused(what))
+        case .failure(.notConnected), .failure(.timedOut), .failure(.connectionClosed), .failure(.overloaded):
+            return .failure(.unreachable)
+        }
+    }
+}

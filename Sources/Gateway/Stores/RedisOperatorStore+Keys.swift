@@ -1,0 +1,111 @@
+import Billing
+import Domain
+import Redis
+
+extension RedisOperatorStore {
+    /// Makes a key. Its secret is in the answer and nowhere else: the store keeps a hash.
+    ///
+    /// - Throws: `notFound`, `limitReached` at the org's cap, `invalid`, `storeUnavailable`.
+    package func createKey(
+        org: OrgID, name: String, limits: Limits
+    ) async throws(OperatorFailure) -> (summary: KeySummary, secret: String) {
+        try check(name: name)
+        try check(limits)
+        let key: String
+        let digest: (bytes: [UInt8], pepperID: String)
+        do throws(KeyHasherFailure) {
+            var random = try SecureRandom()
+            key = KeyFormat.generate(using: &random)
+            let hasher = try KeyHasher(peppers: peppers)
+            guard let parsed = KeyFormat.parse(key), let bytes = hasher.digest(parsed.secret) else {
+                throw .unavailable
+            }
+            digest = (bytes, hasher.currentPepperID)
+        } catch {
+            throw OperatorFailure(.storeUnavailable, "No key can be made: \(error).")
+        }
+        let id = KeyID(unchecked: String(key.dropFirst(KeyFormat.prefix.count).prefix(KeyFormat.idBytes)))
+        let lastFour = KeyFormat.lastFour(of: key)
+
+        let reply = try await run(
+            StoreScripts.keyCreate, org,
+            [now, .string(id.rawValue), .string(name), .string(lastFour)] + Self.arguments(limits))
+        let parts = reply.array?.map { $0.string ?? "" } ?? []
+        guard parts.first == "ok", let created = parts.last.flatMap({ Int64($0) }) else {
+            switch parts.first {
+            case "unknown": throw Self.unknown(org)
+            case "cap":
+                throw OperatorFailure(
+                    .limitReached, "The org '\(org)' has its \(parts[1]) active keys. Revoke one or raise the cap.")
+            default: throw OperatorFailure(.alreadyExists, "The id of the new key was taken. Try again.")
+            }
+        }
+        // Last of all: from here on the key authenticates. Without it the key is listed, useless, and can be revoked.
+        _ = try await command(
+            "HSET", .string(StoreKeys.directory(id)), "org", .string(org.rawValue), "digest", .bytes(digest.bytes),
+            "pepper", .string(digest.pepperID), "last4", .string(lastFour), "status",
+            .string(AccountStatus.active.rawValue))
+        let summary = KeySummary(
+            id: id, org: org, name: name, lastFour: lastFour, status: .active, limits: limits,
+            createdAt: WallTime(milliseconds: created))
+        return (summary, key)
+    }
+
+    /// Oldest first, revoked ones included.
+    ///
+    /// - Throws: `notFound`, `storeUnavailable`.
+    package func keys(org: OrgID) async throws(OperatorFailure) -> [KeySummary] {
+        guard let record = try await read(org, keys: true) else { throw Self.unknown(org) }
+        return record.keys.compactMap { KeySummary(id: KeyID(unchecked: $0.id), org: org, $0.record) }
+            .sorted { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }
+    }
+
+    /// - Throws: `notFound`, `storeUnavailable`.
+    package func key(_ id: KeyID) async throws(OperatorFailure) -> KeySummary {
+        let org = try await owner(of: id)
+        let reply = try await command("HGETALL", .string(StoreKeys.key(id, org: org)))
+        guard let record = HashRecord(reply), let summary = KeySummary(id: id, org: org, record) else {
+            throw Self.unknown(id)
+        }
+        return summary
+    }
+
+    /// - Throws: `notFound`, `invalid`, `storeUnavailable`.
+    package func updateKey(
+        _ id: KeyID, name: String?, limits: LimitsUpdate
+    ) async throws(OperatorFailure) -> KeySummary {
+        if let name { try check(name: name) }
+        try check(limits)
+        let org = try await owner(of: id)
+        try await update(id, org, [.string(name ?? ""), ""] + Self.arguments(limits))
+        return try await key(id)
+    }
+
+    /// Ends a key for good. Every gateway refuses it within a second. Repeating it is harmless.
+    ///
+    /// - Throws: `notFound`, `storeUnavailable`.
+    package func revokeKey(_ id: KeyID) async throws(OperatorFailure) -> KeySummary {
+        let org = try await owner(of: id)
+        let revoked = AccountStatus.revoked.rawValue
+        // The org's slot first: from then on no SYNC admits the key, whatever a gateway has cached.
+        try await update(id, org, ["", .string(revoked), "", "", ""])
+        _ = try await command("HSET", .string(StoreKeys.directory(id)), "status", .string(revoked))
+        _ = try await command("INCR", .string(StoreKeys.authVersion))
+        return try await key(id)
+    }
+
+    private func update(_ id: KeyID, _ org: OrgID, _ arguments: [RESPArgument]) async throws(OperatorFailure) {
+        let reply = try await run(StoreScripts.keyUpdate, org, [.string(id.rawValue)] + arguments)
+        guard reply.string == "ok" else { throw Self.unknown(id) }
+    }
+
+    private func owner(of id: KeyID) async throws(OperatorFailure) -> OrgID {
+        let reply = try await command("HGET", .string(StoreKeys.directory(id)), "org")
+        guard let org = reply.string else { throw Self.unknown(id) }
+        return OrgID(unchecked: org)
+    }
+
+    private static func unknown(_ id: KeyID) -> OperatorFailure {
+        OperatorFailure(.notFound, "There is no key '\(id)'.")
+    }
+}

@@ -1,0 +1,101 @@
+import Domain
+import JSON
+
+/// What the gateway changes in a body before it goes to a node. Everything else goes byte for byte.
+package struct PatchPlan: Sendable {
+    /// What the node calls the model.
+    package var upstreamModel: String
+    /// The max-token limit that the hold was computed with; nil leaves the field alone.
+    package var maxTokens: Int?
+    /// Whether the node shall report usage in a stream whatever the client asked.
+    package var forceStreamUsage: Bool
+    /// For engines that have one.
+    package var cacheSalt: String?
+    /// Members for keys on which the client is silent; their values are JSON.
+    package var defaults: [(key: String, json: [UInt8])]
+    /// Decides under which names the limit goes upstream.
+    package var engine: Engine
+
+    package init(
+        upstreamModel: String, maxTokens: Int? = nil, forceStreamUsage: Bool = true, cacheSalt: String? = nil,
+        defaults: [(key: String, json: [UInt8])] = [], engine: Engine = .vllm
+    ) {
+        self.upstreamModel = upstreamModel
+        self.maxTokens = maxTokens
+        self.forceStreamUsage = forceStreamUsage
+        self.cacheSalt = cacheSalt
+        self.defaults = defaults
+        self.engine = engine
+    }
+
+    /// Whether a configured default for this key is never sent: the gateway writes the field itself, or counts by it.
+    package static func isReserved(defaultKey key: String) -> Bool {
+        let written: Set<String> = [
+            "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "messages", "prompt", "input",
+        ]
+        return written.contains(key) || SteeringKey(rawValue: key) != nil
+    }
+}
+
+extension ScannedRequest {
+    /// The edits that `plan` makes to the scanned body, in ascending order, not overlapping.
+    package func edits(for plan: PatchPlan, endpoint: Endpoint) -> [BodyEdit] {
+        var edits = [BodyEdit(replacing: modelSpan, with: JSONWriter.encoded(plan.upstreamModel))]
+        var inserted: [UInt8] = []
+        if endpoint.generates {
+            if plan.forceStreamUsage, stream { askForUsage(&edits, &inserted) }
+            if let maxTokens = plan.maxTokens { limit(maxTokens, endpoint, plan.engine, &edits, &inserted) }
+        }
+        if let salt = plan.cacheSalt {
+            let json = JSONWriter.encoded(salt)
+            if let cacheSaltSpan {
+                edits.append(BodyEdit(replacing: cacheSaltSpan, with: json))
+            } else {
+                Self.append("cache_salt", json, to: &inserted)
+            }
+        }
+        for entry in plan.defaults
+        where !PatchPlan.isReserved(defaultKey: entry.key) && !keyHashes.contains(KeyHash.of(entry.key)) {
+            Self.append(entry.key, entry.json, to: &inserted)
+        }
+        // The object is never empty, since it names a model: each new member ends with a comma.
+        if !inserted.isEmpty { edits.append(BodyEdit(offset: insertionOffset, removed: 0, inserted: inserted)) }
+        edits.sort { $0.offset < $1.offset }
+        return edits
+    }
+
+    private func askForUsage(_ edits: inout [BodyEdit], _ inserted: inout [UInt8]) {
+        let object = Array("{\"include_usage\":true}".utf8)
+        switch streamOptions {
+        case .absent: Self.append("stream_options", object, to: &inserted)
+        case .null(let span): edits.append(BodyEdit(replacing: span, with: object))
+        case .object(let insertion, let isEmpty):
+            let member = Array((isEmpty ? "\"include_usage\":true" : "\"include_usage\":true,").utf8)
+            edits.append(BodyEdit(offset: insertion, removed: 0, inserted: member))
+        case .includeUsage(let span):
+            if !includeUsage { edits.append(BodyEdit(replacing: span, with: Array("true".utf8))) }
+        }
+    }
+
+    /// Writes the limit under every name that the client used, and under `max_tokens` wherever an engine may read only
+    /// that one: text completions know no other, and older llama.cpp has no `max_completion_tokens`. OpenAI's own
+    /// servers refuse a chat that names both.
+    private func limit(
+        _ maxTokens: Int, _ endpoint: Endpoint, _ engine: Engine, _ edits: inout [BodyEdit],
+        _ inserted: inout [UInt8]
+    ) {
+        var json: [UInt8] = []
+        JSONWriter.append(integer: Int64(maxTokens), to: &json)
+        if let maxTokensSpan { edits.append(BodyEdit(replacing: maxTokensSpan, with: json)) }
+        if let span = maxCompletionTokensSpan { edits.append(BodyEdit(replacing: span, with: json)) }
+        let isEnough = maxCompletionTokensSpan != nil && endpoint == .chatCompletions && engine == .openai
+        if maxTokensSpan == nil, !isEnough { Self.append("max_tokens", json, to: &inserted) }
+    }
+
+    private static func append(_ key: String, _ json: [UInt8], to bytes: inout [UInt8]) {
+        JSONWriter.append(escaping: key, to: &bytes)
+        bytes.append(UInt8(ascii: ":"))
+        bytes.append(contentsOf: json)
+        bytes.append(UInt8(ascii: ","))
+    }
+}

@@ -1,0 +1,36 @@
+/// How many tokens a prompt has, without a tokenizer.
+package enum PromptEstimate {
+    /// Bytes a token has on average; for rates and routing, never for money that is held.
+    package static let bytesPerToken = 4
+
+    /// ceil(bytes / 4).
+    package static func estimatePromptTokens(bodyBytes: Int) -> Int {
+        (max(0, bodyBytes) + bytesPerToken - 1) / bytesPerToken
+    }
+
+    /// The most prompt tokens that a node can make of a body: one for each byte, the chat template's own, and the images'.
+    ///
+    /// A byte is the least that any vocabulary spends on a token. What a body could name beyond its bytes (audio, another
+    /// template) is refused by ``scanRequest(_:endpoint:)`` and ``Steering``, except images.
+    /// - Parameters:
+    ///   - templateTokensMax: The model's `template_tokens_max`, for each conversation.
+    ///   - imageTokensMax: The model's `image_tokens_max`, for each image part.
+    /// - Returns: Saturates at Int.max rather than wrap.
+    package static func promptTokensMax(
+        bodyBytes: Int, parts: ScannedRequest.ContentParts, templateTokensMax: Int, imageTokensMax: Int
+    ) -> Int {
+        func times(_ left: Int, _ right: Int) -> Int {
+            let (product, overflow) = left.multipliedReportingOverflow(by: right)
+            return overflow ? .max : product
+        }
+        func plus(_ left: Int, _ right: Int) -> Int {
+            let (sum, overflow) = left.addingReportingOverflow(right)
+            return overflow ? .max : sum
+        }
+        let template = times(parts.conversations, templateTokensMax)
+        return plus(plus(bodyBytes, template), times(parts.images, imageTokensMax))
+    }
+}
+
+/// ``PromptEstimate/estimatePromptTokens(bodyBytes:)``.
+package func estimatePromptTokens(bodyBytes: Int) -> Int { PromptEstimate.estimatePromptTokens(bodyBytes: bodyBytes) }

@@ -1,0 +1,125 @@
+import Domain
+
+/// What is to be placed.
+package struct RoutingRequest: Sendable {
+    package var model: ModelID
+    /// The gateway's estimate of the prompt.
+    package var promptTokens: Int
+    /// What the answer is expected to be, at most what the request allows.
+    package var expectedOutputTokens: Int
+    /// Nodes that this request has been tried on.
+    package var excluded: NodeSet
+    /// A hash of what ties requests together: equal for equal sessions.
+    package var session: UInt64
+
+    package init(
+        model: ModelID, promptTokens: Int, expectedOutputTokens: Int, excluded: NodeSet = NodeSet(), session: UInt64 = 0
+    ) {
+        self.model = model
+        self.promptTokens = promptTokens
+        self.expectedOutputTokens = expectedOutputTokens
+        self.excluded = excluded
+        self.session = session
+    }
+}
+
+/// A few node indexes, held inline: a request is tried on no more than ``capacity`` nodes.
+package struct NodeSet: Hashable, Sendable {
+    package static let capacity = 8
+
+    private var indexes = SIMD8<Int32>(repeating: -1)
+    package private(set) var count = 0
+
+    package init() {}
+
+    package var isEmpty: Bool { count == 0 }
+
+    /// A full set stays as it is.
+    package mutating func insert(_ index: Int) {
+        guard count < Self.capacity, !contains(index) else { return }
+        indexes[count] = Int32(truncatingIfNeeded: index)
+        count += 1
+    }
+
+    package func contains(_ index: Int) -> Bool {
+        count > 0 && any(indexes .== Int32(truncatingIfNeeded: index))
+    }
+}
+
+/// One request on one node: what ``Router/decide(_:now:)`` hands out and every later event names.
+package struct Assignment: Hashable, Sendable {
+    /// Into ``FleetSnapshot/slots``.
+    package let nodeIndex: Int
+    /// Says whose the index was: see ``FleetSnapshot``.
+    package let generation: UInt32
+    /// The router's record of the request. One that is over is ignored, whatever is said of it.
+    package let ticket: UInt64
+
+    package init(nodeIndex: Int, generation: UInt32, ticket: UInt64) {
+        self.nodeIndex = nodeIndex
+        self.generation = generation
+        self.ticket = ticket
+    }
+}
+
+package enum RoutingDecision: Hashable, Sendable {
+    /// The work counts as in flight from here until ``Router/finished(_:outcome:now:)``.
+    case dispatch(Assignment)
+    case refuse(RoutingRefusal)
+}
+
+/// Why no node takes a request. Where nodes differ, the reason that ends soonest is given.
+package enum RoutingRefusal: String, Hashable, Sendable, CaseIterable {
+    /// No node of the fleet serves the model.
+    case modelNotServed = "model_not_served"
+    /// Some node could, were it not at its concurrency.
+    case allAtConcurrency = "all_at_concurrency"
+    /// Unhealthy, warming, behind an open breaker, or tried already by this request.
+    case allUnhealthy = "all_unhealthy"
+    case allCordoned = "all_cordoned"
+}
+
+/// How a request on a node ended.
+package enum RoutingOutcome: Hashable, Sendable {
+    /// The node answered, errors that are the client's fault included. Usage where the answer carried it.
+    case completed(TokenUsage?)
+    /// The node's fault: not reached, too slow, broken, or a 5xx.
+    case failed
+    /// Given up by the client or the gateway: says nothing of the node.
+    case aborted
+}
+
+/// What a health probe found.
+package enum ProbeResult: Hashable, Sendable {
+    case healthy
+    /// Answers, but is still loading its model.
+    case loading
+    case failed
+}
+
+/// Which rule picks the node. Raw values are the names in the configuration.
+package enum RoutingPolicy: String, Hashable, Sendable, CaseIterable {
+    case leastTokens = "least_tokens"
+    case leastRequests = "least_requests"
+    case roundRobin = "round_robin"
+}
+
+/// Whether a node takes requests, and if not, why.
+package enum RoutingNodeState: String, Hashable, Sendable, CaseIterable {
+    case ready, warming, unhealthy, cordoned
+}
+
+/// One node as the router sees it now.
+package struct RoutingNodeStatus: Hashable, Sendable {
+    package var id: NodeID
+    package var nodeIndex: Int
+    package var state: RoutingNodeState
+    package var inflightRequests: Int
+    /// Prompt and expected output of the requests in flight.
+    package var inflightTokens: Int
+    /// Mean seconds from dispatch to first token, recent; nil until measured.
+    package var firstTokenSeconds: Double?
+    package var isBreakerOpen: Bool
+    /// What a recent failure still costs the node, in seconds.
+    package var penaltySeconds: Double
+}

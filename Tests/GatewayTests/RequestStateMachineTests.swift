@@ -1,0 +1,190 @@
+import Domain
+import Testing
+
+@testable import Gateway
+
+private typealias Machine = RequestStateMachine
+
+/// What can happen to a request, as the table drives it.
+private enum Event: CaseIterable {
+    case keyAuthenticated, bodyCompleted, answeredLocally, prepared, refused, holdGranted, dispatched
+    case attemptFailedRetryable, attemptFailed, answerCompleted, answerBegan, streamCompleted
+    case interruptedEmpty, interruptedDelivered, clientClosed, expiredEmpty, expiredDelivered
+
+    func apply(to machine: inout RequestStateMachine) -> RequestStateMachine.Action {
+        switch self {
+        case .keyAuthenticated: machine.keyAuthenticated()
+        case .bodyCompleted: machine.bodyCompleted()
+        case .answeredLocally: machine.answeredLocally()
+        case .prepared: machine.prepared()
+        case .refused: machine.refused(failure)
+        case .holdGranted: machine.holdGranted()
+        case .dispatched: machine.dispatched()
+        case .attemptFailedRetryable: machine.attemptFailed(failure, mayRetry: true)
+        case .attemptFailed: machine.attemptFailed(failure, mayRetry: false)
+        case .answerCompleted: machine.answerCompleted()
+        case .answerBegan: machine.answerBegan(.eventStream)
+        case .streamCompleted: machine.streamCompleted()
+        case .interruptedEmpty: machine.answerInterrupted(failure, delivered: 0)
+        case .interruptedDelivered: machine.answerInterrupted(failure, delivered: 3)
+        case .clientClosed: machine.clientClosed()
+        case .expiredEmpty: machine.expired(failure, delivered: 0)
+        case .expiredDelivered: machine.expired(failure, delivered: 3)
+        }
+    }
+}
+
+private let failure = Failure(.upstreamInvalid, "node", source: .upstream, retry: .otherNode)
+private let internalFailure = Failure(
+    .internalError, "The gateway met an internal error. Please retry; if it persists, contact support.", source: .gateway)
+
+/// A machine brought into each state by the events that lead there.
+private let routes: [(name: String, events: [Event])] = [
+    ("receiving nothing", []),
+    ("receiving key", [.keyAuthenticated]),
+    ("receiving body", [.bodyCompleted]),
+    ("preparing", [.keyAuthenticated, .bodyCompleted]),
+    ("reserving", [.keyAuthenticated, .bodyCompleted, .prepared]),
+    ("routing", [.keyAuthenticated, .bodyCompleted, .prepared, .holdGranted]),
+    ("awaiting", [.keyAuthenticated, .bodyCompleted, .prepared, .holdGranted, .dispatched]),
+    ("answering", [.keyAuthenticated, .bodyCompleted, .prepared, .holdGranted, .dispatched, .answerBegan]),
+    ("finished", [.clientClosed]),
+]
+
+private func machine(in state: String) -> RequestStateMachine {
+    var machine = RequestStateMachine()
+    for event in routes.first(where: { $0.name == state })!.events { _ = event.apply(to: &machine) }
+    return machine
+}
+
+private func exit(
+    _ money: Machine.Money, _ answer: Machine.Answer, cancels: Bool = false
+) -> Machine.Action {
+    .exit(Machine.Exit(cancelsUpstream: cancels, money: money, answer: answer))
+}
+
+/// Every legal pair; a pair that is not here is illegal.
+private let table: [String: [Event: Machine.Action]] = [
+    "receiving nothing": [
+        .keyAuthenticated: .none, .bodyCompleted: .none, .refused: exit(.nothing, .error(failure)),
+        .clientClosed: exit(.nothing, .none), .expiredEmpty: exit(.nothing, .error(failure)),
+        .expiredDelivered: exit(.nothing, .error(failure)),
+    ],
+    "receiving key": [
+        .bodyCompleted: .prepare, .refused: exit(.nothing, .error(failure)), .clientClosed: exit(.nothing, .none),
+        .expiredEmpty: exit(.nothing, .error(failure)), .expiredDelivered: exit(.nothing, .error(failure)),
+    ],
+    "receiving body": [
+        .keyAuthenticated: .prepare, .refused: exit(.nothing, .error(failure)), .clientClosed: exit(.nothing, .none),
+        .expiredEmpty: exit(.nothing, .error(failure)), .expiredDelivered: exit(.nothing, .error(failure)),
+    ],
+    "preparing": [
+        .prepared: .reserve, .answeredLocally: exit(.nothing, .completion),
+        .refused: exit(.nothing, .error(failure)), .clientClosed: exit(.nothing, .none),
+        .expiredEmpty: exit(.nothing, .error(failure)), .expiredDelivered: exit(.nothing, .error(failure)),
+    ],
+    "reserving": [
+        .holdGranted: .route, .refused: exit(.nothing, .error(failure)), .clientClosed: exit(.abandon, .none),
+        .expiredEmpty: exit(.abandon, .error(failure)), .expiredDelivered: exit(.abandon, .error(failure)),
+    ],
+    "routing": [
+        .dispatched: .none, .refused: exit(.release, .error(failure)), .clientClosed: exit(.release, .none),
+        .expiredEmpty: exit(.release, .error(failure)), .expiredDelivered: exit(.release, .error(failure)),
+    ],
+    "awaiting": [
+        .attemptFailedRetryable: .route, .attemptFailed: exit(.release, .error(failure)),
+        .answerCompleted: exit(.settleUsage, .completion), .answerBegan: .beginAnswer(.eventStream),
+        .clientClosed: exit(.settleDelivered, .none, cancels: true),
+        .expiredEmpty: exit(.release, .error(failure), cancels: true),
+        .expiredDelivered: exit(.release, .error(failure), cancels: true),
+    ],
+    "answering": [
+        .streamCompleted: exit(.settleUsage, .completion),
+        .interruptedEmpty: exit(.release, .errorEvent(failure), cancels: true),
+        .interruptedDelivered: exit(.settleDelivered, .errorEvent(failure), cancels: true),
+        .clientClosed: exit(.settleDelivered, .none, cancels: true),
+        .expiredEmpty: exit(.release, .errorEvent(failure), cancels: true),
+        .expiredDelivered: exit(.settleDelivered, .errorEvent(failure), cancels: true),
+    ],
+]
+
+/// How an illegal event ends a request in each state: with a 500 where an answer can still be given, and with the
+/// money back.
+private let illegalExits: [String: Machine.Action] = [
+    "receiving nothing": exit(.nothing, .error(internalFailure)),
+    "receiving key": exit(.nothing, .error(internalFailure)),
+    "receiving body": exit(.nothing, .error(internalFailure)),
+    "preparing": exit(.nothing, .error(internalFailure)),
+    "reserving": exit(.abandon, .error(internalFailure)),
+    "routing": exit(.release, .error(internalFailure)),
+    "awaiting": exit(.release, .error(internalFailure), cancels: true),
+    "answering": exit(.release, .errorEvent(internalFailure), cancels: true),
+]
+
+@Suite struct RequestStateMachineTests {
+    @Test(arguments: table.keys.sorted()) func everyPairOfStateAndEventIsDecided(state: String) throws {
+        for event in Event.allCases {
+            var machine = machine(in: state)
+            let action = event.apply(to: &machine)
+            if let expected = table[state]?[event] {
+                #expect(action == expected, "\(event) in \(state)")
+                #expect(machine.illegalEvent == nil, "\(event) in \(state)")
+            } else {
+                #expect(action == illegalExits[state], "\(event) in \(state) is illegal")
+                #expect(machine.illegalEvent != nil, "\(event) in \(state) is illegal")
+                #expect(machine.isFinished)
+            }
+        }
+    }
+
+    @Test func nothingHappensAfterTheEnd() {
+        for event in Event.allCases {
+            var machine = machine(in: "finished")
+            #expect(event.apply(to: &machine) == .none, "\(event)")
+            #expect(machine.illegalEvent == nil)
+        }
+    }
+
+    /// Any sequence of events, legal or not, exits at most once; and exactly once where the client leaves at last.
+    @Test func everyRequestExitsExactlyOnce() {
+        let seed = UInt64.random(in: 0 ... .max)
+        print("seed \(seed)")
+        var state = seed
+        func draw(_ bound: Int) -> Int {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return Int((state >> 33) % UInt64(bound))
+        }
+        for _ in 0..<20_000 {
+            var machine = RequestStateMachine()
+            var exits = 0
+            for _ in 0..<draw(12) {
+                let event = Event.allCases[draw(Event.allCases.count)]
+                if case .exit = event.apply(to: &machine) { exits += 1 }
+            }
+            if case .exit = machine.clientClosed() { exits += 1 }
+            #expect(exits == 1)
+        }
+    }
+
+    @Test func aRetryCountsItsAttempts() {
+        var machine = machine(in: "awaiting")
+        #expect(machine.attempts == 1)
+        #expect(machine.attemptFailed(failure, mayRetry: true) == .route)
+        _ = machine.dispatched()
+        #expect(machine.attempts == 2)
+    }
+
+    @Test func aFailureThatNoOtherNodeHelpsIsNotRetried() {
+        var machine = machine(in: "awaiting")
+        let final = Failure(.upstreamRejected, "bad", source: .upstream)
+        #expect(machine.attemptFailed(final, mayRetry: true) == exit(.release, .error(final)))
+    }
+
+    @Test func aLargeAnswerThatBreaksOffIsCutShort() {
+        var machine = machine(in: "awaiting")
+        #expect(machine.answerBegan(.largeBody) == .beginAnswer(.largeBody))
+        #expect(
+            machine.answerInterrupted(failure, delivered: 1)
+                == exit(.settleDelivered, .truncation(failure), cancels: true))
+    }
+}
