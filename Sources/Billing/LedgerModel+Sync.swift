@@ -12,17 +12,21 @@ extension LedgerModel.Org {
         }
 
         // 1. Charges above q, and only those.
+        var charged: Int64 = 0
         for charge in request.charges where charge.sequence > journal.applied {
             apply(charge)
             journal.applied = charge.sequence
+            charged += charge.amount.nanodollars
         }
-        journals[request.journal] = journal
 
-        // 2. A call that executes after its successor, or from a retired journal, changes nothing more.
+        // 2. A call that executes after its successor, or from a retired journal, changes nothing more; but what it
+        // charged was lent, and is lent no longer.
         let available = balance + credit - others
-        if journal.isFenced { return answer(.fenced, journal, available: available) }
-        if let known = journal.revision, request.revision <= known {
-            return answer(.stale, journal, available: available)
+        let isStale = journal.revision.map { request.revision <= $0 } ?? false
+        if journal.isFenced || isStale {
+            journal.lent = max(0, journal.lent - charged)
+            journals[request.journal] = journal
+            return answer(journal.isFenced ? .fenced : .stale, journal, available: available)
         }
         for unused in request.returns { giveBack(unused.booking, key: unused.key) }
 

@@ -29,7 +29,7 @@ package struct AdminServer: Service {
     /// Longest an idle connection is kept.
     package static let idleTimeout = TimeAmount.seconds(60)
     /// Longest a client may take to send a body.
-    package static let bodyTimeout = Duration.seconds(10)
+    package static let bodyTimeoutDefault = Duration.seconds(10)
     /// Longest head: all header fields together, in bytes.
     package static let headerBytesMax = 32 * 1024
 
@@ -37,20 +37,24 @@ package struct AdminServer: Service {
     private let port: Int
     private let token: AdminToken
     private let services: AdminServices
+    private let bodyTimeout: Duration
     private let onListening: @Sendable (Int) async -> Void
 
     /// - Parameters:
     ///   - port: 0 takes any free one.
     ///   - orgDefaults: What a limit is where an org's creator names only some of them; the store's own defaults.
+    ///   - bodyTimeout: Longest a client may take to send a body; its connection is then closed.
     ///   - onListening: Told the port once connections are accepted.
     package init(
         host: String, port: Int, token: AdminToken, store: any OperatorStore, gateway: any GatewayControl,
-        orgDefaults: OrgDefaults, logger: Logger, onListening: @escaping @Sendable (Int) async -> Void = { _ in }
+        orgDefaults: OrgDefaults, logger: Logger, bodyTimeout: Duration = AdminServer.bodyTimeoutDefault,
+        onListening: @escaping @Sendable (Int) async -> Void = { _ in }
     ) {
         self.host = host
         self.port = port
         self.token = token
         self.services = AdminServices(store: store, gateway: gateway, orgDefaults: orgDefaults, logger: logger)
+        self.bodyTimeout = bodyTimeout
         self.onListening = onListening
     }
 
@@ -100,13 +104,14 @@ package struct AdminServer: Service {
         router.add(middleware: FailureMiddleware(logger: services.logger))
         router.add(middleware: TokenMiddleware(token: token))
         let services = services
+        let bodyTimeout = bodyTimeout
         for route in AdminRoute.all {
             router.on(route.routerPath, method: route.method) { request, context in
                 let answer = try await route.handler(
                     AdminRequest(
                         parameters: try route.parameters(from: context.parameters),
                         query: try route.query(from: request.uri.query),
-                        body: try await Self.body(of: request, context: context)),
+                        body: try await Self.body(of: request, context: context, timeout: bodyTimeout)),
                     services)
                 return answer.response()
             }
@@ -129,8 +134,10 @@ package struct AdminServer: Service {
         }
     }
 
-    /// The whole body, at most ``RequestFields/bodyBytesMax`` and within ``bodyTimeout``.
-    private static func body(of request: Request, context: AdminContext) async throws -> ByteBuffer {
+    /// The whole body, at most ``RequestFields/bodyBytesMax``.
+    private static func body(
+        of request: Request, context: AdminContext, timeout: Duration
+    ) async throws -> ByteBuffer {
         let tooLarge = AdminFailure(
             .bodyTooLarge, "A body has at most \(RequestFields.bodyBytesMax) bytes.")
         if let length = request.headers[.contentLength].flatMap({ Int($0) }), length > RequestFields.bodyBytesMax {
@@ -147,7 +154,7 @@ package struct AdminServer: Service {
                 }
             }
             group.addTask {
-                try await Task.sleep(for: bodyTimeout)
+                try await Task.sleep(for: timeout)
                 return nil
             }
             defer { group.cancelAll() }

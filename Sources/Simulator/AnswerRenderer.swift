@@ -110,7 +110,8 @@ enum HTTPText {
     static func head(
         status: Int, contentType: String, length: Int?, isChunked: Bool, saysClose: Bool, into buffer: inout ByteBuffer
     ) {
-        buffer.writeString("HTTP/1.1 \(status) \(reason(status))\r\nserver: uvicorn\r\ncontent-type: \(contentType)\r\n")
+        buffer.writeString("HTTP/1.1 \(status) \(reason(status))\r\nserver: uvicorn\r\n")
+        buffer.writeString("content-type: \(contentType)\r\n")
         if let length {
             buffer.writeString("content-length: \(length)\r\n")
         } else if isChunked {

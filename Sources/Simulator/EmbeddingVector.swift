@@ -19,7 +19,8 @@ enum EmbeddingVector {
         _ request: EmbeddingRequest, id: String, created: Int64, model: String, dimensions: Int, usage: TokenUsage?,
         into body: inout ByteBuffer
     ) {
-        body.writeString("{\"id\":\"embd-\(id)\",\"object\":\"list\",\"created\":\(created),\"model\":\(model),\"data\":[")
+        body.writeString("{\"id\":\"embd-\(id)\",\"object\":\"list\",\"created\":\(created),")
+        body.writeString("\"model\":\(model),\"data\":[")
         for (index, input) in request.inputs.enumerated() {
             if index > 0 { body.writeStaticString(",") }
             body.writeString("{\"index\":\(index),\"object\":\"embedding\",\"embedding\":")

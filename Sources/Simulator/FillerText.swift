@@ -2,13 +2,11 @@
 /// nothing generated needs keeping until it can be written.
 struct FillerText {
     /// Sixty-four words, each with its leading space, none with a character that JSON escapes.
-    private static let words = [
-        " the", " power", " of", " a", " node", " and", " its", " load", " in", " one", " site", " that", " runs", " at",
-        " night", " when", " wind", " is", " cheap", " so", " each", " request", " finds", " some", " free", " memory",
-        " near", " by", " while", " others", " wait", " for", " their", " turn", " then", " tokens", " flow", " out",
-        " step", " after", " as", " batch", " grows", " slower", " but", " still", " fair", " to", " all", " who", " ask",
-        " with", " care", " until", " it", " ends", " here", " or", " there", " on", " time", " every", " day", " again",
-    ]
+    private static let words = """
+        the power of a node and its load in one site that runs at night when wind is cheap so each request finds some \
+        free memory near by while others wait for their turn then tokens flow out step after as batch grows slower but \
+        still fair to all who ask with care until it ends here or there on time every day again
+        """.split(separator: " ").map { " " + $0 }
 
     let seed: UInt64
 
@@ -51,8 +49,8 @@ struct FillerText {
 
 /// How long answers are where the request does not say: log-normal, as measured lengths are.
 ///
-/// The median of 128 tokens and the spread (sigma 0.9: mean 192, p99 about 1,040) lie near those of the Azure 2023
-/// conversation trace (median 129, p99 about 600 there).
+/// The median of 128 tokens and the mean of 192 (sigma 0.9) lie near those of the Azure 2023 conversation trace (129 and
+/// 211 there); the tail is heavier (p99 about 1,040 against 601), so that long answers occur in short tests.
 struct AnswerLength {
     static let medianTokens = 128.0
     /// Of the logarithm.

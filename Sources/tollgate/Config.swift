@@ -34,17 +34,21 @@ struct Config: ParsableCommand {
         private struct Verdict: Encodable {
             var file: String
             var valid = true
+            var warnings: [String]
         }
 
         func run() throws {
+            let warnings: [String]
             do {
-                _ = try ConfigurationLoader.load(file: file, environment: ProcessInfo.processInfo.environment)
+                warnings = try ConfigurationLoader.load(file: file, environment: ProcessInfo.processInfo.environment)
+                    .warnings
             } catch {
                 throw CommandFailure("\(error)")
             }
             if output.json {
-                try Output.json(Verdict(file: file))
+                try Output.json(Verdict(file: file, warnings: warnings))
             } else {
+                for warning in warnings { Output.note("warning: \(warning)") }
                 Output.line("\(file) is valid.")
             }
         }

@@ -128,8 +128,11 @@ struct Demo: AsyncParsableCommand {
 
     private func realServers() throws -> [DemoFleet.Server] {
         try zip(backend, backendModel).map { url, model in
-            guard let parsed = NodeURL(url) else {
-                throw CommandFailure("--backend \(url): write it as http://HOST:PORT, without /v1")
+            let parsed: NodeURL
+            do throws(UnitFailure) {
+                parsed = try ConfigurationUnits.nodeURL(url)
+            } catch {
+                throw CommandFailure("--backend \(url): \(error)")
             }
             guard let id = ModelID(model) else {
                 throw CommandFailure("--backend-model \(model): use letters, digits and . _ - / : only, 64 at most")
@@ -143,18 +146,17 @@ struct Demo: AsyncParsableCommand {
     /// The demo's org with its opening credit, and a fresh key in place of the last one.
     private func prepare(_ server: GatewayServer) async throws -> String {
         let operators = server.operators
-        do {
-            do throws(OperatorFailure) {
+        do throws(OperatorFailure) {
+            if try await !operators.orgs().contains(where: { $0.id == Self.org }) {
                 _ = try await operators.createOrg(
                     id: Self.org, name: "Demo", openingCredit: Self.openingCredit, limits: nil, keysMax: nil)
-            } catch where error.code == .alreadyExists {
             }
             for key in try await operators.keys(org: Self.org) where key.name == Self.keyName && key.status == .active {
                 _ = try await operators.revokeKey(key.id)
             }
             return try await operators.createKey(org: Self.org, name: Self.keyName, limits: .unlimited).secret
-        } catch let failure as OperatorFailure {
-            throw CommandFailure(failure.message)
+        } catch {
+            throw CommandFailure(error.message)
         }
     }
 

@@ -110,7 +110,7 @@ final class DemoRedis: Sendable {
         }
         chmod(configuration, 0o600)
         var pipe: [Int32] = [-1, -1]
-        guard pipe2(&pipe, O_CLOEXEC) == 0 else { throw CommandFailure("no more files can be opened: raise ulimit -n") }
+        guard Glibc.pipe(&pipe) == 0, pipe.allSatisfy({ fcntl($0, F_SETFD, FD_CLOEXEC) == 0 }) else { throw CommandFailure("no more files can be opened: raise ulimit -n") }
         let process = try spawn(["sh", "-c", watchdog, "redis", configuration], standardInput: pipe[0])
         close(pipe[0])
         let redis = DemoRedis(url: "redis://:\(password)@127.0.0.1:\(port)/0", process: process, lifeline: pipe[1])

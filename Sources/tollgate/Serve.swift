@@ -136,14 +136,11 @@ private struct ConfigurationReloader: Service {
     let logger: Logger
 
     func run() async throws {
-        try await withGracefulShutdownHandler {
-            await withTaskGroup(of: Void.self) { group in
-                group.addTask { await self.watchSignal() }
-                group.addTask { await self.watchFile() }
-                try? await gracefulShutdown()
-                group.cancelAll()
-            }
-        } onGracefulShutdown: {
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { await self.watchSignal() }
+            group.addTask { await self.watchFile() }
+            try? await gracefulShutdown()
+            group.cancelAll()
         }
     }
 

@@ -94,14 +94,17 @@ extension Simulate {
             do {
                 node = try await SimulatedNode.start(configuration: configuration)
             } catch {
-                throw CannotListen(description: "cannot listen on \(host):\(port) (\(error)); choose another --port or --host")
+                throw CannotListen(
+                    description: "cannot listen on \(host):\(port) (\(error)); choose another --port or --host")
             }
             print(json ? node.summary : "\(model) on \(profile.name) at \(node.baseURL)/v1")
             // Into a pipe, whose reader waits for this line, standard output would hold it back.
             fflush(nil)
             let group = ServiceGroup(
                 configuration: ServiceGroupConfiguration(
-                    services: [.init(service: NodeService(node: node), successTerminationBehavior: .gracefullyShutdownGroup)],
+                    services: [
+                        .init(service: NodeService(node: node), successTerminationBehavior: .gracefullyShutdownGroup)
+                    ],
                     gracefulShutdownSignals: [.sigterm, .sigint], logger: .init(label: "simulate")))
             try await group.run()
         }

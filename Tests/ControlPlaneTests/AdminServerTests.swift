@@ -2,6 +2,7 @@ import Billing
 import Domain
 import Foundation
 import Logging
+import Synchronization
 import Testing
 
 @testable import ControlPlane
@@ -197,6 +198,9 @@ import Testing
             #expect(rest.count == 3)
             #expect(rest[0]?["reference"] == .string("r2"))
             #expect(rest[0]?["request_id"] == .null)
+            for after in ["x", "1", "1-", "-1", "1-+1", "(1-0", ""] {
+                #expect(try await server.send("GET", "/admin/v1/orgs/acme/ledger?after=\(after)").status == 400)
+            }
             for limit in ["0", "1001", "-1", "x", ""] {
                 #expect(try await server.send("GET", "/admin/v1/orgs/acme/ledger?limit=\(limit)").status == 400)
             }
@@ -404,5 +408,50 @@ import Testing
                 logger: Logger(label: "test") { _ in server.log })
             await #expect(throws: (any Error).self) { try await second.run() }
         }
+    }
+}
+
+@Suite(.timeLimit(.minutes(1))) struct AdminConnections {
+    @Test func aBodyThatNeverEndsLosesItsConnection() async throws {
+        try await Harness.run(bodyTimeout: .milliseconds(50)) { server in
+            let head = "POST /admin/v1/orgs HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer \(Harness.token)\r\n"
+            let answer = try await server.exchange(head + "Content-Length: 100\r\n\r\n{")
+            #expect(!answer.contains(" 20"))
+            #expect(server.store.state.withLock { $0.orgs.isEmpty })
+            #expect(try await server.send("GET", "/livez").status == 200)
+        }
+    }
+
+    @Test func headersPastTheLimitAreRefused() async throws {
+        try await Harness.run { server in
+            let filler = String(repeating: "a", count: AdminServer.headerBytesMax)
+            let answer = try await server.exchange("GET /livez HTTP/1.1\r\nHost: h\r\nX: \(filler)\r\n\r\n")
+            #expect(!answer.contains(" 200 "))
+        }
+    }
+
+    @Test func anIdleConnectionDoesNotHoldUpTheStop() async throws {
+        let held = Mutex<Int32>(-1)
+        defer { close(held.withLock { $0 }) }
+        try await Harness.run { server in
+            let port = server.port
+            let descriptor = try await onThread { try Harness.connected(port: port) }
+            held.withLock { $0 = descriptor }
+            let answer = try await onThread {
+                let request = Array("GET /livez HTTP/1.1\r\nHost: h\r\n\r\n".utf8)
+                _ = request.withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, 0) }
+                var chunk = [UInt8](repeating: 0, count: 4_096)
+                let count = recv(descriptor, &chunk, chunk.count, 0)
+                return String(decoding: chunk[..<max(count, 0)], as: UTF8.self)
+            }
+            #expect(answer.contains(" 200 OK"))
+        }
+        // Harness.run has ended, so the server has, while this side kept the connection open.
+        let descriptor = held.withLock { $0 }
+        let end = try await onThread {
+            var byte: UInt8 = 0
+            return recv(descriptor, &byte, 1, 0)
+        }
+        #expect(end == 0)
     }
 }

@@ -16,7 +16,9 @@ struct Harness: Sendable {
     let gateway: FakeGateway
     let log: LogRecorder
 
-    static func run(_ body: @Sendable (Harness) async throws -> Void) async throws {
+    static func run(
+        bodyTimeout: Duration = AdminServer.bodyTimeoutDefault, _ body: @Sendable (Harness) async throws -> Void
+    ) async throws {
         let store = FakeOperatorStore()
         let gateway = FakeGateway()
         let log = LogRecorder()
@@ -26,7 +28,7 @@ struct Harness: Sendable {
             host: "127.0.0.1", port: 0, token: AdminToken(token)!, store: store, gateway: gateway,
             orgDefaults: OrgDefaults(
                 limits: Limits(requestsPerMinute: 600, tokensPerMinute: 200_000, concurrency: 64), keysMax: 100),
-            logger: logger
+            logger: logger, bodyTimeout: bodyTimeout
         ) { port in
             ports.continuation.yield(port)
             ports.continuation.finish()
@@ -61,10 +63,16 @@ struct Harness: Sendable {
         return try await onThread { try Reply(Self.exchange(bytes, port: port)) }
     }
 
-    private static func exchange(_ bytes: [UInt8], port: Int) throws -> [UInt8] {
+    /// Sends `bytes` and reads until the server closes the connection.
+    func exchange(_ bytes: String) async throws -> String {
+        let port = port
+        return try await onThread { String(decoding: try Self.exchange(Array(bytes.utf8), port: port), as: UTF8.self) }
+    }
+
+    /// A connection that is kept: the caller closes the descriptor.
+    static func connected(port: Int) throws -> Int32 {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         guard descriptor >= 0 else { throw POSIXFailure() }
-        defer { close(descriptor) }
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = in_port_t(port).bigEndian
@@ -74,7 +82,17 @@ struct Harness: Sendable {
                 connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
             }
         }
-        guard connected == 0 else { throw POSIXFailure() }
+        guard connected == 0 else {
+            let failure = POSIXFailure()
+            close(descriptor)
+            throw failure
+        }
+        return descriptor
+    }
+
+    private static func exchange(_ bytes: [UInt8], port: Int) throws -> [UInt8] {
+        let descriptor = try connected(port: port)
+        defer { close(descriptor) }
         var sent = 0
         while sent < bytes.count {
             let count = bytes[sent...].withUnsafeBytes {

@@ -111,9 +111,9 @@ struct RouterTests {
         #expect(router.decide(request(), now: 11) == .refuse(expected))
     }
 
-    @Test func failedNodePaysAndIsForgiven() {
+    @Test func failedNodePaysAndIsForgiven() throws {
         let router = RouterUnderTest.ready([node("a", rtt: 1), node("b", rtt: 2)])
-        guard let first = router.assign(request(), now: 1) else { return #expect(Bool(false)) }
+        let first = try #require(router.assign(request(), now: 1))
         #expect(first.nodeIndex == 0)
         router.fail(first, now: 1)
         #expect(abs((router.status(now: 1).first?.penaltySeconds ?? 0) - 2) < 1e-9)
@@ -125,40 +125,39 @@ struct RouterTests {
         #expect(router.assign(request(prompt: 100, output: 0), now: 61)?.nodeIndex == 0)
     }
 
-    @Test func loneNodeStillServesWhileItPays() {
+    @Test func loneNodeStillServesWhileItPays() throws {
         let router = RouterUnderTest.ready([node("a")])
-        guard let first = router.assign(request()) else { return #expect(Bool(false)) }
+        let first = try #require(router.assign(request()))
         router.fail(first)
         #expect(router.assign(request())?.nodeIndex == 0)
     }
 
-    @Test func threeFailuresInARowOpenTheBreakerAndAProbeClosesItOnTrial() {
+    @Test func threeFailuresInARowOpenTheBreakerAndAProbeClosesItOnTrial() throws {
         let router = RouterUnderTest.ready([node("a")])
-        for attempt in 1...3 {
-            guard let assignment = router.assign(request()) else { return #expect(Bool(false), "\(attempt)") }
-            router.fail(assignment)
+        for _ in 1...3 {
+            router.fail(try #require(router.assign(request())))
         }
         #expect(router.status(now: 1).first?.isBreakerOpen == true)
         #expect(router.decide(request(), now: 1) == .refuse(.allUnhealthy))
         router.probe("a", .healthy, now: 3)
-        guard let trial = router.assign(request(), now: 3) else { return #expect(Bool(false)) }
+        let trial = try #require(router.assign(request(), now: 3))
         router.fail(trial, now: 3)
         #expect(router.decide(request(), now: 3) == .refuse(.allUnhealthy))
     }
 
-    @Test func abortedRequestsSayNothingOfTheNode() {
+    @Test func abortedRequestsSayNothingOfTheNode() throws {
         let router = RouterUnderTest.ready([node("a")])
         for _ in 0..<10 {
-            guard let assignment = router.assign(request()) else { return #expect(Bool(false)) }
+            let assignment = try #require(router.assign(request()))
             router.finish(assignment, .aborted, now: 1)
         }
         #expect(router.states() == ["a=ready"])
         #expect(router.status(now: 1).first?.penaltySeconds == 0)
     }
 
-    @Test func timeToFirstTokenCountsFromTheWrite() {
+    @Test func timeToFirstTokenCountsFromTheWrite() throws {
         let router = RouterUnderTest.ready([node("a")])
-        guard let assignment = router.assign(request(), now: 1) else { return #expect(Bool(false)) }
+        let assignment = try #require(router.assign(request(), now: 1))
         #expect(router.status(now: 1).first?.firstTokenSeconds == nil)
         router.start(assignment, now: 2)
         router.firstToken(assignment, now: 2.5)
@@ -166,12 +165,12 @@ struct RouterTests {
         #expect(router.status(now: 9).first?.firstTokenSeconds == 0.5)
     }
 
-    @Test func eventsAfterTheEndOfARequestAreIgnored() {
+    @Test func eventsAfterTheEndOfARequestAreIgnored() throws {
         let router = RouterUnderTest.ready([node("a")])
-        guard let over = router.assign(request()) else { return #expect(Bool(false)) }
+        let over = try #require(router.assign(request()))
         router.complete(over)
         // The place in the table is reused by the next request: the old ticket must not end it.
-        guard let next = router.assign(request()) else { return #expect(Bool(false)) }
+        let next = try #require(router.assign(request()))
         router.complete(over)
         router.fail(over)
         router.firstToken(over, now: 5)
@@ -227,9 +226,9 @@ struct RouterTests {
         #expect(Array(seen[0..<4]) == Array(seen[8..<12]))
     }
 
-    @Test func roundRobinPassesOverANodeThatJustFailed() {
+    @Test func roundRobinPassesOverANodeThatJustFailed() throws {
         let router = RouterUnderTest.ready([node("a"), node("b")], policy: .roundRobin)
-        guard let first = router.assign(request()) else { return #expect(Bool(false)) }
+        let first = try #require(router.assign(request()))
         router.fail(first)
         for _ in 0..<5 { #expect(router.assign(request())?.nodeIndex == 1 - first.nodeIndex) }
     }

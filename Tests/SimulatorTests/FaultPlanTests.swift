@@ -4,24 +4,25 @@ import Testing
 @testable import Simulator
 
 @Suite struct FaultPlanTests {
-    @Test(arguments: [
-        ("", []),
-        ("refuse", [.init(.refuse)]),
-        ("status:500", [.init(.status(500))]),
-        ("loading:5s", [.init(.loading(.seconds(5)))]),
-        ("first_token:250ms", [.init(.firstToken(.milliseconds(250)))]),
-        ("first_token:1.5s", [.init(.firstToken(.milliseconds(1_500)))]),
-        ("loading:2m", [.init(.loading(.seconds(120)))]),
-        ("die:20", [.init(.die(tokens: 20))]),
-        ("die:0", [.init(.die(tokens: 0))]),
-        ("stall:20@every 3", [.init(.stall(tokens: 20), .every(3))]),
-        ("bad_json@after 10", [.init(.badJSON, .after(10))]),
-        ("close@p 0.1", [.init(.close, .probability(0.1))]),
-        ("usage:+50%", [.init(.usage(percent: 50))]),
-        ("usage:-99%", [.init(.usage(percent: -99))]),
-        (" no_usage , no_done @every 2 ", [.init(.noUsage), .init(.noDone, .every(2))]),
-        ("overrun:10", [.init(.overrun(tokens: 10))]),
-    ] as [(String, [FaultPlan.Rule])])
+    @Test(
+        arguments: [
+            ("", []),
+            ("refuse", [.init(.refuse)]),
+            ("status:500", [.init(.status(500))]),
+            ("loading:5s", [.init(.loading(.seconds(5)))]),
+            ("first_token:250ms", [.init(.firstToken(.milliseconds(250)))]),
+            ("first_token:1.5s", [.init(.firstToken(.milliseconds(1_500)))]),
+            ("loading:2m", [.init(.loading(.seconds(120)))]),
+            ("die:20", [.init(.die(tokens: 20))]),
+            ("die:0", [.init(.die(tokens: 0))]),
+            ("stall:20@every 3", [.init(.stall(tokens: 20), .every(3))]),
+            ("bad_json@after 10", [.init(.badJSON, .after(10))]),
+            ("close@p 0.1", [.init(.close, .probability(0.1))]),
+            ("usage:+50%", [.init(.usage(percent: 50))]),
+            ("usage:-99%", [.init(.usage(percent: -99))]),
+            (" no_usage , no_done @every 2 ", [.init(.noUsage), .init(.noDone, .every(2))]),
+            ("overrun:10", [.init(.overrun(tokens: 10))]),
+        ] as [(String, [FaultPlan.Rule])])
     func planIsReadAndPrintedBack(text: String, rules: [FaultPlan.Rule]) throws {
         let plan = try FaultPlan(parsing: text)
         #expect(plan.rules == rules)

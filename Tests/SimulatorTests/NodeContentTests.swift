@@ -138,6 +138,11 @@ import Testing
         #expect(request.choices[0].map(\.isHidden) == [false, false, true])
     }
 
+    @Test func everyWordOfTheVocabularyOccurs() {
+        let text = FillerText(seed: 1)
+        #expect(Set((0..<4_000).map(text.token)).count == 64)
+    }
+
     @Test func stopStringEndsTheTextBeforeItself() throws {
         for seed in 0..<200 as Range<UInt64> {
             let text = FillerText(seed: seed)
@@ -159,27 +164,28 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        (#"{"messages":[]}"#, 400, "messages"),
-        (#"{"messages":"hi"}"#, 400, "messages"),
-        (#"{}"#, 400, "messages"),
-        (#"{"messages":[{"content":"x"}]}"#, 400, "messages"),
-        (#"{"messages":[{"role":"user","content":5}]}"#, 400, "messages"),
-        (#"{"model":"other","messages":[{"role":"user","content":"x"}]}"#, 404, "model"),
-        (#"{"model":5}"#, 400, "model"),
-        (#"[1]"#, 400, nil),
-        (#"{"messages":[{"role":"user"}],"max_tokens":0}"#, 400, "max_tokens"),
-        (#"{"messages":[{"role":"user"}],"max_tokens":"5"}"#, 400, "max_tokens"),
-        (#"{"messages":[{"role":"user"}],"max_tokens":1.5}"#, 400, "max_tokens"),
-        (#"{"messages":[{"role":"user"}],"max_tokens":5000}"#, 400, "messages"),
-        (#"{"messages":[{"role":"user"}],"max_tokens":9223372036854775807}"#, 400, "messages"),
-        (#"{"messages":[{"role":"user"}],"max_tokens":5,"min_tokens":6}"#, 400, "min_tokens"),
-        (#"{"messages":[{"role":"user"}],"n":0}"#, 400, "n"),
-        (#"{"messages":[{"role":"user"}],"n":129}"#, 400, "n"),
-        (#"{"messages":[{"role":"user"}],"stop":[1]}"#, 400, "stop"),
-        (#"{"messages":[{"role":"user"}],"stream":"yes"}"#, 400, "stream"),
-        (#"{"messages":[{"role":"user"}],"stream_options":{"include_usage":true}}"#, 400, "stream_options"),
-    ] as [(String, Int, String?)])
+    @Test(
+        arguments: [
+            (#"{"messages":[]}"#, 400, "messages"),
+            (#"{"messages":"hi"}"#, 400, "messages"),
+            (#"{}"#, 400, "messages"),
+            (#"{"messages":[{"content":"x"}]}"#, 400, "messages"),
+            (#"{"messages":[{"role":"user","content":5}]}"#, 400, "messages"),
+            (#"{"model":"other","messages":[{"role":"user","content":"x"}]}"#, 404, "model"),
+            (#"{"model":5}"#, 400, "model"),
+            (#"[1]"#, 400, nil),
+            (#"{"messages":[{"role":"user"}],"max_tokens":0}"#, 400, "max_tokens"),
+            (#"{"messages":[{"role":"user"}],"max_tokens":"5"}"#, 400, "max_tokens"),
+            (#"{"messages":[{"role":"user"}],"max_tokens":1.5}"#, 400, "max_tokens"),
+            (#"{"messages":[{"role":"user"}],"max_tokens":5000}"#, 400, "messages"),
+            (#"{"messages":[{"role":"user"}],"max_tokens":9223372036854775807}"#, 400, "messages"),
+            (#"{"messages":[{"role":"user"}],"max_tokens":5,"min_tokens":6}"#, 400, "min_tokens"),
+            (#"{"messages":[{"role":"user"}],"n":0}"#, 400, "n"),
+            (#"{"messages":[{"role":"user"}],"n":129}"#, 400, "n"),
+            (#"{"messages":[{"role":"user"}],"stop":[1]}"#, 400, "stop"),
+            (#"{"messages":[{"role":"user"}],"stream":"yes"}"#, 400, "stream"),
+            (#"{"messages":[{"role":"user"}],"stream_options":{"include_usage":true}}"#, 400, "stream_options"),
+        ] as [(String, Int, String?)])
     func badRequestNamesItsField(json: String, status: Int, parameter: String?) {
         #expect { try generation(.chat, json) } throws: { error in
             let refusal = error as? NodeRefusal

@@ -330,7 +330,9 @@ let streaming = #","stream":true,"stream_options":{"include_usage":true}"#
     @Test(arguments: [chat(5_000), chat(5_000, streaming)])
     func disconnectFreesTheEngineAtOnce(body: String) async throws {
         // 7 ms a step: the answer would take 35 s.
-        try await withNode { $0.speed = .times(1) } _: { node in
+        try await withNode {
+            $0.speed = .times(1)
+        } _: { node in
             let port = node.port
             let client = Mutexed(try RawClient(port: port))
             client.value.send("POST", "/v1/chat/completions", body)

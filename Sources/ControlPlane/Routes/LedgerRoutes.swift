@@ -5,7 +5,7 @@ extension AdminRoute {
     /// Entries in one answer: asked for none, and the most that are given.
     package static let ledgerPageMax = 1_000
     /// Longest span of days that one question about usage may name.
-    package static let usageDaysMax: Int64 = 400
+    package static let usageDaysMax: Int64 = 366
 
     static let ledger: [AdminRoute] = [
         AdminRoute(.get, "/admin/v1/orgs/{org}/ledger", query: ["limit", "after"]) { request, services in
@@ -15,6 +15,9 @@ extension AdminRoute {
                     throw AdminFailure(.invalidRequest, "'limit' must be from 1 to \(ledgerPageMax).")
                 }
                 limit = value
+            }
+            if let after = request.query["after"], !isEntryID(after) {
+                throw AdminFailure(.invalidRequest, "'after' must be the id of an entry.")
             }
             let entries = try await services.store.ledger(
                 org: request.identifier("org"), limit: limit, after: request.query["after"])
@@ -43,4 +46,11 @@ extension AdminRoute {
             return .json(rows.map { UsageDocument($0, by: grouping) })
         },
     ]
+
+    /// The store's stream ids: `1795000000000-0`.
+    private static func isEntryID(_ text: String) -> Bool {
+        let parts = text.split(separator: "-", omittingEmptySubsequences: false)
+        return parts.count == 2
+            && parts.allSatisfy { UInt64($0) != nil && $0.utf8.allSatisfy { $0 != UInt8(ascii: "+") } }
+    }
 }

@@ -2,8 +2,9 @@ import Domain
 import Routing
 
 /// Why a value is no good, in words that follow the value: `"10" has no unit: ...`.
-struct UnitFailure: Error {
+package struct UnitFailure: Error, CustomStringConvertible {
     let message: String
+    package var description: String { message }
 
     init(_ message: String) {
         self.message = message
@@ -11,7 +12,7 @@ struct UnitFailure: Error {
 }
 
 /// How the texts of the configuration become values. Integers throughout: no floating point touches money or time.
-enum ConfigurationUnits {
+package enum ConfigurationUnits {
     static func text(_ text: String) throws(UnitFailure) -> String {
         guard !text.isEmpty else { throw UnitFailure("is empty") }
         return text
@@ -125,7 +126,7 @@ enum ConfigurationUnits {
     }
 
     /// `http://host[:port][/base]`.
-    static func nodeURL(_ text: String) throws(UnitFailure) -> NodeURL {
+    package static func nodeURL(_ text: String) throws(UnitFailure) -> NodeURL {
         if text.hasPrefix("https://") { throw UnitFailure("https to nodes is not built yet: use http://") }
         guard text.hasPrefix("http://") else { throw UnitFailure("must begin with http://") }
         let rest = text.dropFirst("http://".count)

@@ -67,7 +67,9 @@ struct UpstreamHeadParser {
             let lineFeed = UnsafeRawPointer(found) - base
             headBytes += lineFeed + 1 - start
             guard headBytes <= UpstreamResponseParser.headBytesMax else { return .failed(.headTooLarge) }
-            guard lineFeed > start, bytes[lineFeed - 1] == 0x0D else { return .failed(.malformedResponse(.bareLineFeed)) }
+            guard lineFeed > start, bytes[lineFeed - 1] == 0x0D else {
+                return .failed(.malformedResponse(.bareLineFeed))
+            }
             let line = UnsafeRawBufferPointer(rebasing: bytes[start..<(lineFeed - 1)])
             start = lineFeed + 1
             if !isPastStatusLine {

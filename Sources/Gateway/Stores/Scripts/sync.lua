@@ -157,6 +157,7 @@ if applied < q then applied = q end
 local hasCharges = from < at
 local entriesKey, usageKey
 local groups, groupNames = {}, {}
+local charged = 0
 
 if hasCharges then
     -- Civil date of the store's clock, in UTC (Hinnant).
@@ -173,7 +174,7 @@ if hasCharges then
     call('XLEN', entriesKey)
 
     for i = from, at - 1, 12 do
-        bal = bal - ARGV[i]
+        charged = charged + ARGV[i]
         local name = ARGV[i + 2] .. ' ' .. ARGV[i + 3]
         local g = groups[name]
         if not g then
@@ -188,6 +189,7 @@ if hasCharges then
         g[5] = g[5] + ARGV[i]
         unused(ARGV[i + 2], tonumber(ARGV[i + 10]), tonumber(ARGV[i + 11]))
     end
+    bal = bal - charged
     local known = call('HMGET', usageKey, unpack(groupNames))
     for n = 1, #groupNames do
         if known[n] then
@@ -211,6 +213,11 @@ end
 -- 3. and 4. Admissions in order of arrival -----------------------------------------------------------------------------
 
 local available = bal + credit - others
+if status ~= OK then
+    -- What a late call charges was lent, and is lent no longer.
+    lent = lent - charged
+    if lent < 0 then lent = 0 end
+end
 local asked = tonumber(ARGV[6])
 local reply = { status, applied, lent, bal, available, 0, now }
 local own, ownKeys, ownTotal, granted, running = {}, {}, 0, 0, asked
@@ -375,7 +382,8 @@ for _, w in pairs(windows) do
     end
 end
 if status ~= OK then
-    call('HSET', account, 'bal', format('%.0f', bal), 'now', format('%.0f', now), 'q:' .. S, format('%.0f', applied))
+    call('HSET', account, 'bal', format('%.0f', bal), 'now', format('%.0f', now), 'lent', format('%.0f', others + lent),
+        'q:' .. S, format('%.0f', applied), 'l:' .. S, format('%.0f %.0f %.0f', incarnation, counter, lent))
     return reply
 end
 
