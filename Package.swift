@@ -57,7 +57,7 @@ let package = Package(
             dependencies: [
                 "Domain", "Gateway", "Billing", "CCurl", logging, lifecycle,
                 .product(name: "Hummingbird", package: "hummingbird"),
-            ],
+            ] + nio,
             swiftSettings: strict
         ),
         .target(
@@ -69,6 +69,7 @@ let package = Package(
             name: "tollgate",
             dependencies: [
                 "Domain", "ControlPlane", "Gateway", "Simulator", "CCurl", logging, lifecycle,
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict
@@ -93,8 +94,16 @@ let package = Package(
             swiftSettings: strict
         ),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Support"], swiftSettings: strict),
-        .testTarget(name: "ControlPlaneTests", dependencies: ["ControlPlane", "Support"], swiftSettings: strict),
-        .testTarget(name: "EndToEndTests", dependencies: ["Support", "Gateway", "Billing"], swiftSettings: strict),
+        .testTarget(
+            name: "ControlPlaneTests",
+            dependencies: ["ControlPlane", "Support", logging, lifecycle],
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "EndToEndTests",
+            dependencies: ["Domain", "JSON", "Simulator", "Support"] + nio,
+            swiftSettings: strict
+        ),
         .testTarget(name: "ArchitectureTests", swiftSettings: strict),
     ]
 )

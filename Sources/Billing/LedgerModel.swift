@@ -21,6 +21,8 @@ package struct LedgerModel: Sendable {
         package var isFenced = false
         package var open: Int64 = 0
         package var openHolds = 0
+
+        package init() {}
     }
 
     /// Aggregates are kept by UTC day, key and model.

@@ -19,6 +19,10 @@ final class Exchange {
     var works: [NodeEngineStateMachine.Work]
     /// Of those, the ones that it has not finished.
     var worksLeft: Int
+    /// A write may make the connection writable within itself, which asks for more: that question comes too early.
+    var isPumping = false
+    /// Answered, reset or aborted: nothing more is written, and nothing more goes to the engine.
+    var isOver = false
     /// A fault holds the answer still; only the connection's end ends it.
     var isStalled = false
 

@@ -59,7 +59,7 @@ final class NodeCore {
         connections[ObjectIdentifier(connection)] = nil
         if let exchange {
             statistics.aborted += 1
-            drop(exchange)
+            end(exchange)
         }
         publish()
     }
@@ -276,7 +276,7 @@ final class NodeCore {
                 saysClose: exchange.saysClose, into: &buffer)
             exchange.connection.write(buffer)
         }
-        guard let delay = exchange.faults.firstToken else { return submit(exchange) }
+        guard let delay = exchange.faults.firstToken, !exchange.isOver else { return submit(exchange) }
         delayed += exchange.works.count
         exchange.delay = loop.assumeIsolated().scheduleTask(in: .nanoseconds(delay.nanoseconds)) {
             exchange.delay = nil
@@ -287,6 +287,8 @@ final class NodeCore {
     }
 
     private func submit(_ exchange: Exchange) {
+        // Writing the head may have found the client gone.
+        guard !exchange.isOver else { return }
         var events: [NodeEngineStateMachine.Event] = []
         let now = MonotonicTime.now()
         for (prompt, work) in exchange.works.enumerated() {
@@ -363,7 +365,9 @@ final class NodeCore {
 
     /// Writes what is due of a generation, as far as the connection takes it.
     private func pump(_ exchange: Exchange) {
-        guard !exchange.isStalled else { return }
+        guard !exchange.isStalled, !exchange.isOver else { return }
+        exchange.isPumping = true
+        defer { exchange.isPumping = false }
         while exchange.connection.isWritable {
             var buffer = ByteBuffer()
             var action = AnswerStateMachine.Action.writeThenWait
@@ -375,16 +379,19 @@ final class NodeCore {
             case .writeThenContinue: continue
             case .writeThenWait: return
             case .finish:
+                // The write itself may have found the client gone, which has then been counted.
+                guard !exchange.isOver else { return }
                 statistics.answered += 1
-                drop(exchange)
+                end(exchange)
                 return exchange.connection.finished(closing: closes(exchange))
             case .stall:
-                drop(exchange)
+                guard !exchange.isOver else { return }
+                withdraw(exchange)
                 exchange.isStalled = true
                 stalled += exchange.works.count
                 return
             case .reset:
-                drop(exchange)
+                end(exchange)
                 return exchange.connection.reset()
             }
         }
@@ -413,12 +420,19 @@ final class NodeCore {
             saysClose: exchange.saysClose, into: &buffer)
         buffer.writeBuffer(&body)
         statistics.answered += 1
+        end(exchange)
         exchange.connection.write(buffer)
         exchange.connection.finished(closing: closes(exchange))
     }
 
+    private func end(_ exchange: Exchange) {
+        guard !exchange.isOver else { return }
+        exchange.isOver = true
+        withdraw(exchange)
+    }
+
     /// Takes an exchange out of the engine, wherever it is.
-    private func drop(_ exchange: Exchange) {
+    private func withdraw(_ exchange: Exchange) {
         if let delay = exchange.delay {
             delay.cancel()
             exchange.delay = nil

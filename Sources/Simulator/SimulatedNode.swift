@@ -107,7 +107,7 @@ package final class SimulatedNode: Sendable {
     ///
     /// - Throws: ``StatisticsTimeout`` with the last ones, where that does not come about in time.
     package func stats(
-        within timeout: Duration = .seconds(10), where isWanted: @escaping @Sendable (NodeStatistics) -> Bool
+        within timeout: Duration = .seconds(30), where isWanted: @escaping @Sendable (NodeStatistics) -> Bool
     ) async throws -> NodeStatistics {
         let (board, loop) = (board, loop)
         return try await withCheckedThrowingContinuation { continuation in

@@ -180,14 +180,16 @@ private struct DemoGreeting: Sendable {
     let org: OrgID
 
     private struct Document: Encodable {
-        let base_url: String
-        let api_key: String
-        let model: String
-        let org: String
-        let admin_url: String
-        let admin_token: String
-        let curl: String
-        let python: String
+        let baseURL, apiKey, model, org, adminURL, adminToken, curl, python: String
+
+        enum CodingKeys: String, CodingKey {
+            case baseURL = "base_url"
+            case apiKey = "api_key"
+            case model, org
+            case adminURL = "admin_url"
+            case adminToken = "admin_token"
+            case curl, python
+        }
     }
 
     private var baseURL: String { "http://127.0.0.1:\(port)/v1" }
@@ -213,8 +215,8 @@ private struct DemoGreeting: Sendable {
         if asJSON {
             try? Output.json(
                 Document(
-                    base_url: baseURL, api_key: key, model: model, org: org.rawValue, admin_url: adminURL,
-                    admin_token: token, curl: curl, python: python))
+                    baseURL: baseURL, apiKey: key, model: model, org: org.rawValue, adminURL: adminURL,
+                    adminToken: token, curl: curl, python: python))
             return
         }
         Output.line(

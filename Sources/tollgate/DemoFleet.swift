@@ -17,7 +17,8 @@ struct DemoFleet {
     static let model = ModelID(unchecked: "llama-3.1-8b")
     static let upstreamModel = "meta-llama/Llama-3.1-8B-Instruct"
     private static let near = SiteConfiguration(id: SiteID(unchecked: "austin"), region: "us-tx", rtt: .milliseconds(1))
-    private static let far = SiteConfiguration(id: SiteID(unchecked: "montreal"), region: "ca-qc", rtt: .milliseconds(45))
+    private static let far = SiteConfiguration(
+        id: SiteID(unchecked: "montreal"), region: "ca-qc", rtt: .milliseconds(45))
     private static let profiles = [NodeProfile.h100, .a100, .l40]
 
     let models: [ModelConfiguration]

@@ -43,7 +43,8 @@ struct DemoDirectory {
                 try FileManager.default.createDirectory(
                     atPath: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
             } catch {
-                throw CommandFailure("cannot make \(directory): \(error.localizedDescription); choose another with --data")
+                throw CommandFailure(
+                    "cannot make \(directory): \(error.localizedDescription); choose another with --data")
             }
         }
     }
@@ -68,11 +69,16 @@ struct DemoDirectory {
 /// watchdog ends it where the gateway was killed and could not.
 final class DemoRedis: Sendable {
     /// Ends Redis when the pipe from the gateway closes, however the gateway went.
+    ///
+    /// A shell gives its background jobs /dev/null to read, whatever `<&0` says: hence the descriptor of its own. A
+    /// signal ends the first `wait`; the second one waits until Redis has written everything.
     private static let watchdog = """
-        redis-server "$@" &
+        exec 3<&0
+        redis-server "$@" 3<&- &
         child=$!
         trap 'kill -TERM $child 2>/dev/null' TERM
-        ( cat >/dev/null; kill -TERM $child 2>/dev/null ) <&0 &
+        ( cat <&3 >/dev/null; kill -TERM $child 2>/dev/null ) &
+        wait $child
         wait $child
         """
 
@@ -110,7 +116,9 @@ final class DemoRedis: Sendable {
         }
         chmod(configuration, 0o600)
         var pipe: [Int32] = [-1, -1]
-        guard Glibc.pipe(&pipe) == 0, pipe.allSatisfy({ fcntl($0, F_SETFD, FD_CLOEXEC) == 0 }) else { throw CommandFailure("no more files can be opened: raise ulimit -n") }
+        guard Glibc.pipe(&pipe) == 0, pipe.allSatisfy({ fcntl($0, F_SETFD, FD_CLOEXEC) == 0 }) else {
+            throw CommandFailure("no more files can be opened: raise ulimit -n")
+        }
         let process = try spawn(["sh", "-c", watchdog, "redis", configuration], standardInput: pipe[0])
         close(pipe[0])
         let redis = DemoRedis(url: "redis://:\(password)@127.0.0.1:\(port)/0", process: process, lifeline: pipe[1])
@@ -188,8 +196,16 @@ final class DemoRedis: Sendable {
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP))
+        posix_spawnattr_setflags(
+            &attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
         posix_spawnattr_setpgroup(&attributes, 0)
+        // The thread that spawns may block signals, and a child that inherits that could not be stopped.
+        var none = sigset_t()
+        sigemptyset(&none)
+        posix_spawnattr_setsigmask(&attributes, &none)
+        var all = sigset_t()
+        sigfillset(&all)
+        posix_spawnattr_setsigdefault(&attributes, &all)
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }

@@ -111,7 +111,8 @@ struct GatewayProcess {
             try await group.run()
         } catch {
             throw CommandFailure(
-                "the control plane at \(configuration.admin.listen) stopped: \(error); is another server running there?")
+                "the control plane at \(configuration.admin.listen) stopped: \(error); is another server running there?"
+            )
         }
     }
 }
@@ -166,7 +167,9 @@ private struct ConfigurationReloader: Service {
             for warning in configuration.warnings { logger.warning("\(warning)") }
             let restart = try await server.reload(configuration)
             logger.info("configuration reloaded")
-            for key in restart { logger.warning("\(key) changed: it needs a restart, and keeps its old value until then") }
+            for key in restart {
+                logger.warning("\(key) changed: it needs a restart, and keeps its old value until then")
+            }
         } catch {
             logger.error("the configuration was not reloaded, the last good one stays", metadata: ["error": "\(error)"])
         }

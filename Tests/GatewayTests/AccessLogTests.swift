@@ -112,8 +112,8 @@ private func accessLogTimeIsTheCivilTime(_ milliseconds: Int64) throws {
 }
 
 @Test func accessLogDropsAndCountsWhatDoesNotFit() throws {
-    var pipe: [Int32] = [0, 0]
-    try #require(pipe2(&pipe, O_NONBLOCK) == 0)
+    let pipe = try makePipe()
+    _ = fcntl(pipe[1], F_SETFL, O_NONBLOCK)
     // A pipe that is full: the writer can get rid of nothing.
     let filler = [UInt8](repeating: 0x20, count: 65_536)
     while write(pipe[1], filler, filler.count) > 0 {}
@@ -127,9 +127,9 @@ private func accessLogTimeIsTheCivilTime(_ milliseconds: Int64) throws {
     #expect(!log.flush(timeout: .milliseconds(50)))
     // The reader comes back: what was held arrives, whole.
     let held = Mutex<[UInt8]>([])
+    let done = DispatchSemaphore(value: 0)
     let reader = Thread {
         var chunk = [UInt8](repeating: 0, count: 65_536)
-        _ = fcntl(pipe[0], F_SETFL, 0)
         while true {
             let count = read(pipe[0], &chunk, chunk.count)
             if count <= 0 { break }
@@ -148,11 +148,14 @@ private func accessLogTimeIsTheCivilTime(_ milliseconds: Int64) throws {
     #expect(lines.allSatisfy { $0.hasPrefix("{\"time\"") && $0.hasSuffix("}") })
 }
 
-private let done = DispatchSemaphore(value: 0)
+private func makePipe() throws -> [Int32] {
+    var ends: [Int32] = [0, 0]
+    try #require(pipe(&ends) == 0)
+    return ends
+}
 
 @Test func accessLogCountsLinesOfABrokenPipeAsDropped() throws {
-    var pipe: [Int32] = [0, 0]
-    try #require(pipe2(&pipe, 0) == 0)
+    let pipe = try makePipe()
     close(pipe[0])
     let log = try AccessLog(sink: .descriptor(pipe[1]))
     for _ in 0..<5 { log.append(record()) }

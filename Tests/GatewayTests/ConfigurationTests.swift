@@ -236,6 +236,7 @@ struct ConfigurationTests {
     private static let nodeFaults: [(String, String)] = [
         ("site: nowhere", "gate.yaml:4: nodes[0].site: \"nowhere\" is not in sites: add it there"),
         ("url: https://x", "gate.yaml:4: nodes[0].url: \"https://x\" https to nodes is not built yet"),
+        ("url: https://u:p@x", "gate.yaml:4: nodes[0].url: must not carry a user or password: use api_key"),
         ("url: x:80", "gate.yaml:4: nodes[0].url: \"x:80\" must begin with http://"),
         ("url: http://", "gate.yaml:4: nodes[0].url: \"http://\" has no usable host and port"),
         ("url: http://h:0", "gate.yaml:4: nodes[0].url: \"http://h:0\" has no usable host and port"),
@@ -417,8 +418,11 @@ struct ConfigurationTests {
         next.admin.listen.port = 2
         next.redisURL = Secret("redis://other")
         next.journal.sync = .interval
+        next.routing.policy = .roundRobin
         next.eventLoops = 9
         #expect(
-            next.needsRestart(comparedTo: old) == ["listen", "admin.listen", "redis.url", "journal", "event_loops"])
+            next.needsRestart(comparedTo: old) == [
+                "listen", "admin.listen", "redis.url", "journal", "routing.policy", "event_loops",
+            ])
     }
 }

@@ -8,6 +8,12 @@ import Synchronization
 
 @testable import Gateway
 
+#if canImport(Glibc)
+import Glibc
+#else
+import Darwin
+#endif
+
 /// A node's HTTP server for one test, on a free loopback port: answers every request as it was last told to.
 final class FakeHealthNode: Sendable {
     struct Answer: Sendable {
@@ -94,6 +100,39 @@ final class FakeHealthNode: Sendable {
             }
         }
     }
+}
+
+/// A loopback port that refuses connections for as long as this lives: bound, so that nobody else gets it, and not
+/// listening.
+final class ClosedPort: Sendable {
+    struct SystemFailure: Error {
+        let errno: Int32
+    }
+
+    let number: Int
+    private let descriptor: Int32
+
+    init() throws {
+        #if canImport(Glibc)
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        #else
+        let descriptor = socket(AF_INET, SOCK_STREAM, 0)
+        #endif
+        self.descriptor = descriptor
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let status = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { generic in
+                bind(descriptor, generic, size) == 0 ? getsockname(descriptor, generic, &size) : -1
+            }
+        }
+        number = Int(UInt16(bigEndian: address.sin_port))
+        guard status == 0 else { throw SystemFailure(errno: errno) }
+    }
+
+    deinit { close(descriptor) }
 }
 
 /// Operators' words in memory, with a switch that takes the store away.

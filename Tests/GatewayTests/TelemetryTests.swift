@@ -23,6 +23,7 @@ private struct Exposition {
     /// Follows the grammar of text format 0.0.4 and its rules for families.
     init(_ text: String) {
         var family = ""
+        var seen: Set<Substring> = []
         if !text.hasSuffix("\n") { problems.append("no line feed at the end") }
         for line in text.split(separator: "\n") {
             if line.hasPrefix("# HELP ") {
@@ -37,7 +38,7 @@ private struct Exposition {
                 if !suffixes.contains(where: { sample.name == family + $0 }) {
                     problems.append("outside of its family: \(line)")
                 }
-                if samples.contains(where: { $0.name == sample.name && $0.labels == sample.labels }) {
+                if !seen.insert(line[..<(line.lastIndex(of: " ") ?? line.endIndex)]).inserted {
                     problems.append("twice: \(line)")
                 }
                 samples.append(sample)

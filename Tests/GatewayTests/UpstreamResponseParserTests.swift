@@ -95,7 +95,8 @@ private func head(
 private let samples: [Sample] = [
     Sample(
         name: "plain JSON",
-        text: "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 11\r\n\r\n{\"ok\":true}",
+        text: "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n"
+            + "Content-Length: 11\r\n\r\n{\"ok\":true}",
         head: head(200, .json, length: 11), body: "{\"ok\":true}"),
     Sample(
         name: "names and values in any case, blanks around",
@@ -152,7 +153,8 @@ private let samples: [Sample] = [
         name: "the same length twice", text: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",
         head: head(length: 2), body: "ab"),
     Sample(
-        name: "bytes above 127 in values", text: "HTTP/1.1 200 Vög\r\nX: ünï\tcödé long enough\r\nContent-Length: 0\r\n\r\n",
+        name: "bytes above 127 in values",
+        text: "HTTP/1.1 200 Vög\r\nX: ünï\tcödé long enough\r\nContent-Length: 0\r\n\r\n",
         head: head(length: 0)),
     Sample(
         name: "excess is seen", text: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabHTTP/1.1 200 OK\r\n",

@@ -1,3 +1,4 @@
+import Foundation
 import Gateway
 import NIOCore
 import NIOPosix
@@ -32,7 +33,8 @@ final class UpstreamTestNode: Sendable {
 
         /// Ends with a reset rather than in order.
         func reset() async throws {
-            try await channel.setOption(.socketOption(.so_linger), value: linger(l_onoff: 1, l_linger: 0)).get()
+            let provider = try #require(channel as? any SocketOptionProvider)
+            try await provider.setSoLinger(linger(l_onoff: 1, l_linger: 0)).get()
             try await channel.close().get()
         }
     }
@@ -168,7 +170,8 @@ struct UpstreamTestHarness: Sendable {
     let pool: NIOLoopBound<UpstreamPool>
 
     init(
-        addresses: [SocketAddress] = [], configure: @Sendable @escaping (inout UpstreamPool.Configuration) -> Void = { _ in }
+        addresses: [SocketAddress] = [],
+        configure: @Sendable @escaping (inout UpstreamPool.Configuration) -> Void = { _ in }
     ) async throws {
         group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         nodeGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)

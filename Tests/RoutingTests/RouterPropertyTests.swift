@@ -12,7 +12,7 @@ struct RouterPropertyTests {
     }
 
     @Test(arguments: RoutingPolicy.allCases, [UInt64.random(in: 0...(.max)), 1, 2, 3])
-    func sumsFollowEveryEventAndReturnToZero(policy: RoutingPolicy, seed: UInt64) {
+    func sumsFollowEveryEventAndReturnToZero(policy: RoutingPolicy, seed: UInt64) throws {
         var random = SeededGenerator(seed: seed)
         let names = (0..<12).map { "n\($0)" }
         func drawFleet() -> [NodeSpec] {
@@ -44,12 +44,12 @@ struct RouterPropertyTests {
                         Issue.record("a decision that resolves to no node, seed \(seed) step \(step)")
                         return
                     }
-                    #expect(!cordoned.contains(spec.id), "seed \(seed) step \(step)")
-                    #expect(!excluded.contains(assignment.nodeIndex), "seed \(seed) step \(step)")
-                    #expect(spec.models.contains { $0.model == model }, "seed \(seed) step \(step)")
+                    try #require(!cordoned.contains(spec.id), "seed \(seed) step \(step)")
+                    try #require(!excluded.contains(assignment.nodeIndex), "seed \(seed) step \(step)")
+                    try #require(spec.models.contains { $0.model == model }, "seed \(seed) step \(step)")
                     let status = before.first { $0.id == spec.id }
-                    #expect(status?.state == .ready, "seed \(seed) step \(step)")
-                    #expect((status?.inflightRequests ?? .max) < spec.maxConcurrency, "seed \(seed) step \(step)")
+                    try #require(status?.state == .ready, "seed \(seed) step \(step)")
+                    try #require((status?.inflightRequests ?? .max) < spec.maxConcurrency, "seed \(seed) step \(step)")
                     open.append(Open(assignment: assignment, node: spec.id, tokens: prompt + 7, model: model))
                 case .refuse(let reason):
                     // No node that could have taken it was passed over.
@@ -60,7 +60,7 @@ struct RouterPropertyTests {
                                     && status.inflightRequests < spec.maxConcurrency
                             } == true
                     }
-                    #expect(couldTake.isEmpty, "\(reason) with \(couldTake), seed \(seed) step \(step)")
+                    try #require(couldTake.isEmpty, "\(reason) with \(couldTake), seed \(seed) step \(step)")
                 }
             case 8..<14 where !open.isEmpty:
                 let ended = open.remove(at: Int.random(in: 0..<open.count, using: &random))
@@ -96,10 +96,10 @@ struct RouterPropertyTests {
             }
             for status in router.status(now: clock) {
                 let here = open.filter { $0.node == status.id }
-                #expect(status.inflightRequests == here.count, "seed \(seed) step \(step)")
-                #expect(status.inflightTokens == here.map(\.tokens).reduce(0, +), "seed \(seed) step \(step)")
+                try #require(status.inflightRequests == here.count, "seed \(seed) step \(step)")
+                try #require(status.inflightTokens == here.map(\.tokens).reduce(0, +), "seed \(seed) step \(step)")
             }
-            #expect(router.inflightCount == open.count, "seed \(seed) step \(step)")
+            try #require(router.inflightCount == open.count, "seed \(seed) step \(step)")
         }
 
         for rest in open { router.finish(rest.assignment, .aborted, now: clock) }

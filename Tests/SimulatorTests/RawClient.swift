@@ -9,7 +9,7 @@ import Darwin
 
 /// A blocking HTTP/1.1 client on a bare socket, which sees what a library would hide: resets, missing ends, late closes.
 ///
-/// Every wait ends after ten seconds with an error. Use it within ``live(_:)``, which keeps the blocking off the tests'
+/// Every wait ends after a minute with an error. Use it within ``live(_:)``, which keeps the blocking off the tests'
 /// own threads.
 final class RawClient {
     enum Failure: Error, Equatable {
@@ -40,7 +40,7 @@ final class RawClient {
 
     init(port: Int) throws {
         descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        var timeout = timeval(tv_sec: 10, tv_usec: 0)
+        var timeout = timeval(tv_sec: 60, tv_usec: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)

@@ -348,6 +348,21 @@ let streaming = #","stream":true,"stream_options":{"include_usage":true}"#
         }
     }
 
+    @Test func longStreamsThatAreTakenAtOnceEndOnce() async throws {
+        // Each write passes the high-water mark and empties the buffer within itself, so the channel turns writable in
+        // the middle of it.
+        try await withNode { node in
+            let port = node.port
+            let answers = try await live {
+                let client = try RawClient(port: port)
+                return try (0..<20).map { _ in try client.ask("POST", "/v1/chat/completions", chat(800, streaming)) }
+            }
+            #expect(answers.map(\.events.count) == Array(repeating: 804, count: 20))
+            #expect(node.stats.requests == 20)
+            #expect(try await node.stats { $0.answered >= 20 }.answered == 20)
+        }
+    }
+
     @Test func slowReaderHoldsNoMoreThanTheMarkAndGetsEverything() async throws {
         try await withNode { node in
             let port = node.port

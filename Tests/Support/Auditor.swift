@@ -304,7 +304,7 @@ package struct Auditor<Subject: AuditorSubject> {
     private mutating func someLimits() -> Limits {
         Limits(
             requestsPerMinute: random.chance(60) ? random.int(0...40) : nil,
-            tokensPerMinute: random.chance(60) ? random.int(0...30_000) : nil,
+            tokensPerMinute: random.chance(60) ? random.int(0...300) * 100 : nil,
             concurrency: random.chance(60) ? random.int(0...12) : nil)
     }
 

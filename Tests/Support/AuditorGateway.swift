@@ -47,7 +47,7 @@ struct AuditorGateway {
             Admission(
                 key: keys.randomElement(using: &random) ?? KeyID(unchecked: "none"),
                 hold: NanoUSD(unchecked: Int64(random.chance(5) ? 0 : random.int(1...4_000_000_000))),
-                tokens: random.int(0...2_500))
+                tokens: random.int(0...25) * 100)
         }
         var running: [KeyID: Int] = [:]
         for hold in open { running[hold.key, default: 0] += 1 }
@@ -86,7 +86,8 @@ struct AuditorGateway {
     private mutating func charge(
         _ ended: Open, models: [ModelID], now: Int64, using random: inout SeededGenerator
     ) {
-        let used = random.int(0...max(0, ended.booking.tokens))
+        // Round numbers, so that sums meet limits exactly now and then.
+        let used = random.int(0...max(0, ended.booking.tokens / 100)) * 100
         let cached = random.int(0...used)
         unsynced.append(
             Charge(

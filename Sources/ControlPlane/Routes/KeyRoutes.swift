@@ -13,7 +13,8 @@ extension AdminRoute {
             let fields = try request.fields("org", "name", "rpm", "tpm", "concurrency")
             let org: OrgID = try fields.identifier("org")
             let (summary, secret) = try await services.store.createKey(
-                org: org, name: try fields.text("name") ?? "", limits: try fields.limits().applied(to: .unlimited))
+                org: org, name: try fields.text("name") ?? "default",
+                limits: try fields.limits().applied(to: .unlimited))
             services.audit("key.create", ["org": org.rawValue, "key": summary.id.rawValue])
             return .json(CreatedKeyDocument(summary, secret: secret), status: .created)
         },

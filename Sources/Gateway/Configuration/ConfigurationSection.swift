@@ -114,7 +114,8 @@ final class ConfigurationSection {
             return try parse(text)
         } catch {
             // The raw text: what stands for a variable may be a secret.
-            problem(key, isSecret ? error.message : "\"\(Self.shown(scalar.string))\" \(error.message)")
+            problem(
+                key, isSecret || error.isSecret ? error.message : "\"\(Self.shown(scalar.string))\" \(error.message)")
             return nil
         }
     }

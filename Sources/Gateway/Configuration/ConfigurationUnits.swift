@@ -4,10 +4,14 @@ import Routing
 /// Why a value is no good, in words that follow the value: `"10" has no unit: ...`.
 package struct UnitFailure: Error, CustomStringConvertible {
     let message: String
+    /// The value holds what no message may repeat.
+    let isSecret: Bool
+
     package var description: String { message }
 
-    init(_ message: String) {
+    init(_ message: String, isSecret: Bool = false) {
         self.message = message
+        self.isSecret = isSecret
     }
 }
 
@@ -127,10 +131,12 @@ package enum ConfigurationUnits {
 
     /// `http://host[:port][/base]`.
     package static func nodeURL(_ text: String) throws(UnitFailure) -> NodeURL {
+        guard !text.contains("@") else {
+            throw UnitFailure("must not carry a user or password: use api_key", isSecret: true)
+        }
         if text.hasPrefix("https://") { throw UnitFailure("https to nodes is not built yet: use http://") }
         guard text.hasPrefix("http://") else { throw UnitFailure("must begin with http://") }
         let rest = text.dropFirst("http://".count)
-        guard !rest.contains("@") else { throw UnitFailure("must not carry a user or password: use api_key") }
         guard rest.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: "?") && $0 != UInt8(ascii: "#") })
         else { throw UnitFailure("must be host, port and path only, in printable ASCII without ? and #") }
         let authority = rest.prefix { $0 != "/" }

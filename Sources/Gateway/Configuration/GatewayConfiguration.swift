@@ -76,6 +76,7 @@ package struct GatewayConfiguration: Sendable {
         if redisURL != old.redisURL { keys.append("redis.url") }
         if journal != old.journal { keys.append("journal") }
         if limits.headerBytes != old.limits.headerBytes { keys.append("limits.header_bytes") }
+        if routing.policy != old.routing.policy { keys.append("routing.policy") }
         if eventLoops != old.eventLoops { keys.append("event_loops") }
         if accessLog != old.accessLog { keys.append("access_log") }
         return keys

@@ -47,6 +47,8 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
     private var isRequestWhole = false
     private var timer: TimerToken?
     private var timerKind = Timer.header
+    /// Bytes of the next head have come.
+    private var isHeadBegun = false
 
     private var waiting = CircularBuffer<HTTPServerRequestPart>()
     private var waitingRequests = 0
@@ -94,8 +96,11 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
     }
 
     package func channelReadComplete(context: ChannelHandlerContext) {
-        // Bytes came but no whole head: from here its sender has the header timeout, not the idle one.
-        if case .idle = state, timerKind == .idle { arm(.header, nanoseconds: loop.snapshot.timeouts.header) }
+        if case .idle = state {
+            isHeadBegun = true
+            // Bytes came but no whole head: from here its sender has the header timeout, not the idle one.
+            if timerKind == .idle { arm(.header, nanoseconds: loop.snapshot.timeouts.header) }
+        }
         exchange?.downstreamReadCompleted()
         context.fireChannelReadComplete()
     }
@@ -158,8 +163,10 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
         disarm()
         state = .serving
         isRequestWhole = false
+        isHeadBegun = false
         let incoming = IncomingHead(head)
-        let closes = !head.isKeepAlive || incoming.isUpgrade || loop.isDraining || (isLastRequest && waiting.isEmpty)
+        let closes =
+            !head.isKeepAlive || incoming.isUpgrade || loop.isDraining || (isLastRequest && waitingRequests == 0)
         writer.reset(isHTTP10: head.version.minor == 0, closes: closes)
         let exchange = Exchange(loop: loop, writer: writer, clientAddress: clientAddress)
         self.exchange = exchange
@@ -292,6 +299,8 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
         guard let kind = Timer(rawValue: kind) else { return }
         switch (kind, state) {
         case (.idle, .idle): context.close(promise: nil)
+        // A client that connected ahead of need: an answer to nothing would meet its next request.
+        case (.header, .idle) where !isHeadBegun: context.close(promise: nil)
         case (.header, .idle):
             refuseUnreadable(
                 Failure(.requestTimeout, "The request's headers did not arrive in time. Send the whole head at once."))

@@ -165,7 +165,8 @@ extension Exchange: UpstreamDelegate {
         finishAssignment(.completed(nil))
         perform(
             machine.attemptFailed(
-                Failure(.upstreamRejected, "The model server refused the request.", source: .upstream), mayRetry: false))
+                Failure(.upstreamRejected, "The model server refused the request.", source: .upstream), mayRetry: false)
+        )
     }
 
     // MARK: Answers that begin before they are whole
@@ -180,7 +181,8 @@ extension Exchange: UpstreamDelegate {
                 model: model.id, upstreamModelName: node.names[model.id] ?? "",
                 clientWantsUsage: scanned.includeUsage, completionTokensMax: completionTokensMax)
             do throws(JournalFailure) {
-                try loop.services.spending.opened(hold, model: model.id, price: price, promptTokens: promptTokensEstimate)
+                try loop.services.spending.opened(
+                    hold, model: model.id, price: price, promptTokens: promptTokensEstimate)
             } catch {
                 return perform(machine.answerInterrupted(Failure.journal, delivered: 0))
             }

@@ -83,7 +83,8 @@ extension Exchange {
     private func bound(_ scanned: ScannedRequest, _ model: ModelEntry) throws(Failure) {
         promptTokensEstimate = estimatePromptTokens(bodyBytes: scanned.bodyBytes)
         promptTokensMax = PromptEstimate.promptTokensMax(
-            bodyBytes: scanned.bodyBytes, parts: scanned.contentParts, templateTokensMax: model.configuration.templateTokensMax,
+            bodyBytes: scanned.bodyBytes, parts: scanned.contentParts,
+            templateTokensMax: model.configuration.templateTokensMax,
             imageTokensMax: model.configuration.imageTokensMax)
         promptTokensEstimate = min(promptTokensEstimate, promptTokensMax)
         guard scanned.endpoint.generates else { return }
@@ -95,7 +96,9 @@ extension Exchange {
     }
 
     private var tooManyTokens: Failure {
-        Failure(.invalidRequest, "The request could cost more than any balance. Lower max_tokens or n.", parameter: "max_tokens")
+        Failure(
+            .invalidRequest, "The request could cost more than any balance. Lower max_tokens or n.",
+            parameter: "max_tokens")
     }
 
     func reserve() {
@@ -172,9 +175,8 @@ extension Exchange {
             endpoint: endpoint, contentLength: patched.readableBytes, requestID: requestID.description, trace: trace,
             tracestate: passableTracestate, allocator: ByteBufferAllocator())
         resetAnswer()
-        if machine.attempts > 0 { loop.metrics.count(.upstreamNodeRetries) }
+        if machine.attempts > 0 { loop.metrics.count(.upstreamNodeRetries) } else { loop.retryBudget.requestArrived() }
         perform(machine.dispatched())
-        loop.retryBudget.requestArrived()
         dispatchedAt = MonotonicTime.now()
         if let model { arm(.firstByte, after: model.firstByteNanoseconds) }
         call = pool.dispatch(UpstreamRequest(head: head, body: patched), delegate: self)

@@ -177,6 +177,7 @@ package final class Exchange {
 
     private func append(_ bytes: ByteBuffer) {
         bufferedBytes += bytes.readableBytes
+        loop.metrics.add(bytes.readableBytes, to: .bufferedBytes)
         if body.readableBytes == 0 {
             body = bytes
         } else {
@@ -216,12 +217,14 @@ package final class Exchange {
     }
 
     var bodyTooLarge: Failure {
-        Failure(.bodyTooLarge, "The request's body is larger than \(snapshot.limits.bodyBytes) bytes. Send a smaller one.")
+        Failure(
+            .bodyTooLarge, "The request's body is larger than \(snapshot.limits.bodyBytes) bytes. Send a smaller one.")
     }
 
     /// The body's memory is free for others: from the first byte of an answer no retry needs it.
     func releaseBody() {
         loop.services.buffers.giveBack(bufferedBytes)
+        loop.metrics.add(-bufferedBytes, to: .bufferedBytes)
         bufferedBytes = 0
         body = ByteBuffer()
         if bufferWaitSince != nil {
@@ -289,7 +292,9 @@ extension Exchange: TimerTarget {
         case .body:
             perform(
                 machine.refused(
-                    Failure(.requestTimeout, "The request's body did not arrive in time. Send it faster, or a smaller one.")))
+                    Failure(
+                        .requestTimeout, "The request's body did not arrive in time. Send it faster, or a smaller one.")
+                ))
         case .bufferWait: retryBuffers()
         case .request:
             expire(
@@ -302,7 +307,8 @@ extension Exchange: TimerTarget {
                     .upstreamTimeout, "The model did not begin to answer in time. Please retry.", source: .upstream))
         case .streamIdle:
             expire(
-                Failure(.upstreamTimeout, "The model stopped answering in mid-stream. Please retry.", source: .upstream))
+                Failure(.upstreamTimeout, "The model stopped answering in mid-stream. Please retry.", source: .upstream)
+            )
         case .progress: journalProgress()
         case .upstreamEnd:
             call?.cancel()

@@ -172,7 +172,8 @@ extension GatewayServer: GatewayControl {
             shards: shards,
             gauges: MetricsGauges(
                 nodes: fleet.nodes(), reservationsOpen: spending.openHolds,
-                journalUnsyncedCharges: spending.unsyncedCharges, accessLogDropped: parts.services.accessLog?.droppedCount ?? 0,
+                journalUnsyncedCharges: spending.unsyncedCharges,
+                accessLogDropped: parts.services.accessLog?.droppedCount ?? 0,
                 isReady: await unreadiness() == nil))
     }
 

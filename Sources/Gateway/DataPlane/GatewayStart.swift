@@ -88,7 +88,8 @@ extension GatewayServer {
             }
             let parts = GatewayParts(
                 configuration: configuration, prices: prices, group: group, controlGroup: controlGroup, loops: loops,
-                services: services, journal: journal, session: session, operators: operators, metrics: MetricsRegistry(shards),
+                services: services, journal: journal, session: session, operators: operators,
+                metrics: MetricsRegistry(shards),
                 logger: logger)
             let listener = try await listen(configuration, loops: loops, group: group)
             let server = GatewayServer(parts: parts, fleet: fleet, listener: listener)
@@ -131,10 +132,11 @@ extension GatewayServer {
             let handle = try await eventLoop.submit { () throws -> LoopHandle in
                 let client = RedisClient(configuration: redis, eventLoop: eventLoop)
                 client.start()
+                let metrics = MetricsShard(models: snapshot.models.map(\.id.rawValue))
                 let context = LoopContext(
-                    eventLoop: eventLoop, services: services, transport: RedisLedgerStore(client: client),
-                    keys: try KeyAuthenticator(client: client, peppers: peppers),
-                    metrics: MetricsShard(models: snapshot.models.map(\.id.rawValue)), snapshot: snapshot)
+                    eventLoop: eventLoop, services: services,
+                    transport: RedisLedgerStore(client: client, metrics: metrics),
+                    keys: try KeyAuthenticator(client: client, peppers: peppers), metrics: metrics, snapshot: snapshot)
                 return LoopHandle(
                     eventLoop: eventLoop, context: NIOLoopBound(context, eventLoop: eventLoop),
                     redis: NIOLoopBound(client, eventLoop: eventLoop))

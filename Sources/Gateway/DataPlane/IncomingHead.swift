@@ -53,7 +53,8 @@ package struct IncomingHead {
                 .lengthRequired, "The request has no Content-Length. Send one, or use chunked transfer encoding.")
         } else if encodedBody {
             defect = Failure(
-                .unsupportedMediaType, "Compressed request bodies are not accepted. Send the JSON without Content-Encoding.")
+                .unsupportedMediaType,
+                "Compressed request bodies are not accepted. Send the JSON without Content-Encoding.")
         } else if hasBody, contentTypes > 1 || !jsonBody {
             defect = Failure(
                 .unsupportedMediaType, "The body must be JSON. Send the header Content-Type: application/json.")

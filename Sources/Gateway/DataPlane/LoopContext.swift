@@ -75,7 +75,8 @@ package final class LoopContext {
         var configuration = UpstreamPool.Configuration()
         configuration.connectionsMax = node.maxConcurrency
         configuration.connectTimeout = snapshot.configuration.timeouts.connect
-        return UpstreamPool(eventLoop: eventLoop, wheel: wheel, addresses: [], configuration: configuration)
+        return UpstreamPool(
+            eventLoop: eventLoop, wheel: wheel, addresses: [], configuration: configuration, metrics: metrics)
     }
 
     /// What keeps one org's prefix cache apart from another's on a shared node: the same on every replica, and nothing
@@ -95,10 +96,12 @@ package final class LoopContext {
 
     func register(_ connection: DownstreamHandler) {
         connections[ObjectIdentifier(connection)] = connection
+        metrics.add(1, to: .connectionsOpen)
     }
 
     func unregister(_ connection: DownstreamHandler) {
         if connections.removeValue(forKey: ObjectIdentifier(connection)) != nil {
+            metrics.add(-1, to: .connectionsOpen)
             services.connections.wrappingSubtract(1, ordering: .relaxed)
         }
     }

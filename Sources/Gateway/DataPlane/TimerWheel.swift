@@ -35,42 +35,12 @@ package final class TimerWheel {
     /// A power of two; one turn is 5.12 s.
     package static let slotCount = 512
 
-    private static let slotMask = Int64(slotCount - 1)
-    /// The list after the last slot: what is due and is being fired.
-    private static let firingList = slotCount
-    private static let absent: Int32 = -1
-
-    private struct Node {
-        var target: (any TimerTarget)?
-        var dueTick: Int64 = 0
-        var next: Int32 = absent
-        var previous: Int32 = absent
-        /// Grows when the node is freed; a token of an earlier one no longer matches.
-        var generation: UInt32 = 0
-        var list: Int32 = absent
-        var kind: UInt8 = 0
-    }
-
-    private struct List {
-        var first: Int32 = absent
-        var last: Int32 = absent
-    }
-
     private let eventLoop: any EventLoop
     private let clock: () -> MonotonicTime
-    private var nodes: ContiguousArray<Node> = []
-    private var firstFree: Int32 = absent
-    private var lists: ContiguousArray<List>
-    /// One bit a slot: whether its list holds something.
-    private var occupied: ContiguousArray<UInt64>
-    /// Every tick up to here has been fired.
-    private var currentTick: Int64
+    private var slab: TimerSlab
     /// When the outstanding task wakes the wheel; `.max` while it is parked.
     private var wakeTick: Int64 = .max
     private var wake: Scheduled<Void>?
-
-    /// How many timers are open.
-    package private(set) var count = 0
 
     /// - Parameters:
     ///   - eventLoop: The loop this lives on.
@@ -78,10 +48,11 @@ package final class TimerWheel {
     package init(eventLoop: any EventLoop, clock: @escaping () -> MonotonicTime = MonotonicTime.now) {
         self.eventLoop = eventLoop
         self.clock = clock
-        self.lists = ContiguousArray(repeating: List(), count: Self.slotCount + 1)
-        self.occupied = ContiguousArray(repeating: 0, count: Self.slotCount / 64)
-        self.currentTick = clock().nanoseconds / Self.tickNanoseconds
+        slab = TimerSlab(currentTick: clock().nanoseconds / Self.tickNanoseconds)
     }
+
+    /// How many timers are open.
+    package var count: Int { slab.count }
 
     /// Reads the wheel's clock.
     package func now() -> MonotonicTime { clock() }
@@ -91,15 +62,9 @@ package final class TimerWheel {
 
     /// Calls `target` once at or after `deadline`. The wheel keeps the target alive until then, or until `cancel`.
     package func schedule(at deadline: MonotonicTime, target: any TimerTarget, kind: UInt8) -> TimerToken {
-        let index = takeNode()
-        let due = tick(of: deadline)
-        nodes[index].target = target
-        nodes[index].kind = kind
-        nodes[index].dueTick = due
-        append(Int32(truncatingIfNeeded: index), to: Int(due & Self.slotMask))
-        count += 1
-        armIfEarlier(due)
-        return TimerToken(index: UInt32(truncatingIfNeeded: index), generation: nodes[index].generation)
+        let (token, due) = slab.insert(dueTick: Self.tick(of: deadline), target: target, kind: kind)
+        if due < wakeTick { armEarlier(due) }
+        return token
     }
 
     /// As `schedule(at:)`, counted from now. Reads the clock.
@@ -111,22 +76,17 @@ package final class TimerWheel {
     /// - Returns: Whether it was open.
     @discardableResult
     package func cancel(_ token: TimerToken) -> Bool {
-        guard let index = openNode(token) else { return false }
-        remove(index)
-        free(index)
-        return true
+        // The target goes when the slab is no longer being changed: its end may cancel other timers.
+        let target = slab.cancel(token)
+        return target != nil
     }
 
     /// Moves the timer to another deadline, earlier or later; the token stays good.
     /// - Returns: False where it has fired or was cancelled: nothing is scheduled then.
     @discardableResult
     package func reschedule(_ token: TimerToken, at deadline: MonotonicTime) -> Bool {
-        guard let index = openNode(token) else { return false }
-        let due = tick(of: deadline)
-        remove(index)
-        nodes[Int(index)].dueTick = due
-        append(index, to: Int(due & Self.slotMask))
-        armIfEarlier(due)
+        guard let due = slab.move(token, dueTick: Self.tick(of: deadline)) else { return false }
+        if due < wakeTick { armEarlier(due) }
         return true
     }
 
@@ -138,29 +98,21 @@ package final class TimerWheel {
 
     /// Drops every timer without firing and takes back the outstanding task: the loop is ending.
     package func close() {
-        for list in lists.indices {
-            while lists[list].first != Self.absent {
-                let index = lists[list].first
-                remove(index)
-                free(index)
-            }
-        }
+        let old = slab
+        slab = TimerSlab(currentTick: old.currentTick)
         wake?.cancel()
         wake = nil
         wakeTick = .max
     }
 
-    // MARK: - Time
-
-    /// The first tick that does not come before `deadline`, and that has not been fired yet.
-    private func tick(of deadline: MonotonicTime) -> Int64 {
+    /// The first tick that does not come before `deadline`.
+    private static func tick(of deadline: MonotonicTime) -> Int64 {
         // Rounded up without adding first: a deadline near Int64.max must not overflow.
-        let (whole, rest) = deadline.nanoseconds.quotientAndRemainder(dividingBy: Self.tickNanoseconds)
-        return max(rest > 0 ? whole + 1 : whole, currentTick + 1)
+        let (whole, rest) = deadline.nanoseconds.quotientAndRemainder(dividingBy: tickNanoseconds)
+        return rest > 0 ? whole + 1 : whole
     }
 
-    private func armIfEarlier(_ due: Int64) {
-        guard due < wakeTick else { return }
+    private func armEarlier(_ due: Int64) {
         let now = clock()
         let turnEnd = now.nanoseconds / Self.tickNanoseconds + Int64(Self.slotCount)
         // Where the outstanding task is as near as we would arm anyway, it stays.
@@ -178,15 +130,89 @@ package final class TimerWheel {
     private func woke() {
         wake = nil
         wakeTick = .max
-        fireDue()
-        guard count > 0, wake == nil || nextOccupiedTick() < wakeTick else { return }
-        arm(nextOccupiedTick(), now: clock())
+        slab.collectDue(nowTick: clock().nanoseconds / Self.tickNanoseconds)
+        // One by one: a target may cancel or move what is to fire after it, and schedule more.
+        while let (target, kind) = slab.takeDue() { target.timerFired(kind) }
+        guard slab.count > 0 else { return }
+        let next = slab.nextOccupiedTick()
+        if next < wakeTick { arm(next, now: clock()) }
+    }
+}
+
+/// The timers of a wheel: a slab of nodes, each in one of the intrusive lists. A struct, so that an operation is one
+/// access to its owner's memory.
+private struct TimerSlab {
+    private struct Node {
+        var target: (any TimerTarget)?
+        var dueTick: Int64 = 0
+        var next: Int32 = absent
+        var previous: Int32 = absent
+        /// Grows when the node is freed; a token of an earlier one no longer matches.
+        var generation: UInt32 = 0
+        var list: Int32 = absent
+        var kind: UInt8 = 0
     }
 
-    private func fireDue() {
-        let nowTick = clock().nanoseconds / Self.tickNanoseconds
+    private struct List {
+        var first: Int32 = absent
+        var last: Int32 = absent
+    }
+
+    private static let slotMask = Int64(TimerWheel.slotCount - 1)
+    /// The list after the last slot: what is due and is being fired.
+    private static let firingList = Int32(TimerWheel.slotCount)
+    private static let absent: Int32 = -1
+
+    private var nodes: ContiguousArray<Node> = []
+    private var firstFree: Int32 = absent
+    private var lists = ContiguousArray(repeating: List(), count: TimerWheel.slotCount + 1)
+    /// One bit a slot: whether its list holds something.
+    private var occupied = ContiguousArray<UInt64>(repeating: 0, count: TimerWheel.slotCount / 64)
+    /// Every tick up to here has been collected.
+    private(set) var currentTick: Int64
+    private(set) var count = 0
+
+    init(currentTick: Int64) {
+        self.currentTick = currentTick
+    }
+
+    /// - Returns: The tick at which it fires, too: at the earliest the next one.
+    mutating func insert(dueTick: Int64, target: any TimerTarget, kind: UInt8) -> (TimerToken, Int64) {
+        let due = max(dueTick, currentTick + 1)
+        var index = firstFree
+        if index == Self.absent {
+            index = Int32(truncatingIfNeeded: nodes.count)
+            nodes.append(Node())
+        } else {
+            firstFree = nodes[Int(index)].next
+        }
+        nodes[Int(index)].target = target
+        nodes[Int(index)].kind = kind
+        nodes[Int(index)].dueTick = due
+        append(index, to: Int32(truncatingIfNeeded: due & Self.slotMask))
+        count += 1
+        return (TimerToken(index: UInt32(bitPattern: index), generation: nodes[Int(index)].generation), due)
+    }
+
+    mutating func cancel(_ token: TimerToken) -> (any TimerTarget)? {
+        guard let index = openNode(token) else { return nil }
+        remove(index)
+        return free(index)
+    }
+
+    mutating func move(_ token: TimerToken, dueTick: Int64) -> Int64? {
+        guard let index = openNode(token) else { return nil }
+        let due = max(dueTick, currentTick + 1)
+        remove(index)
+        nodes[Int(index)].dueTick = due
+        append(index, to: Int32(truncatingIfNeeded: due & Self.slotMask))
+        return due
+    }
+
+    /// Moves what is due by `nowTick` to the firing list, in the order of its ticks.
+    mutating func collectDue(nowTick: Int64) {
         guard nowTick > currentTick else { return }
-        let first = max(currentTick + 1, nowTick - Int64(Self.slotCount) + 1)
+        let first = max(currentTick + 1, nowTick - Int64(TimerWheel.slotCount) + 1)
         currentTick = nowTick
         for tick in first...nowTick {
             let slot = Int(tick & Self.slotMask)
@@ -201,19 +227,18 @@ package final class TimerWheel {
                 index = next
             }
         }
-        // From a list rather than in place: a target may cancel or move what is to fire after it.
-        while lists[Self.firingList].first != Self.absent {
-            let index = lists[Self.firingList].first
-            let target = nodes[Int(index)].target
-            let kind = nodes[Int(index)].kind
-            remove(index)
-            free(index)
-            target?.timerFired(kind)
-        }
+    }
+
+    mutating func takeDue() -> (any TimerTarget, UInt8)? {
+        let index = lists[Int(Self.firingList)].first
+        guard index != Self.absent else { return nil }
+        let kind = nodes[Int(index)].kind
+        remove(index)
+        return free(index).map { ($0, kind) }
     }
 
     /// The next tick whose list holds something, this turn's timers or a later one's: at most a turn away.
-    private func nextOccupiedTick() -> Int64 {
+    func nextOccupiedTick() -> Int64 {
         let start = Int((currentTick + 1) & Self.slotMask)
         for step in 0...occupied.count {
             let word = ((start >> 6) + step) % occupied.count
@@ -221,61 +246,52 @@ package final class TimerWheel {
             if step == 0 { bits &= ~0 << UInt64(start & 63) }
             guard bits != 0 else { continue }
             let slot = word << 6 + bits.trailingZeroBitCount
-            return currentTick + 1 + Int64((slot - start) & (Self.slotCount - 1))
+            return currentTick + 1 + ((Int64(slot) - Int64(start)) & Self.slotMask)
         }
-        return currentTick + Int64(Self.slotCount)
+        return currentTick + Int64(TimerWheel.slotCount)
     }
-
-    // MARK: - Slab and lists
 
     private func openNode(_ token: TimerToken) -> Int32? {
         guard token.index < UInt32(nodes.count) else { return nil }
-        let node = nodes[Int(token.index)]
-        guard node.generation == token.generation, node.list != Self.absent else { return nil }
-        return Int32(truncatingIfNeeded: token.index)
+        let index = Int(token.index)
+        guard nodes[index].generation == token.generation, nodes[index].list != Self.absent else { return nil }
+        return Int32(bitPattern: token.index)
     }
 
-    private func takeNode() -> Int {
-        guard firstFree != Self.absent else {
-            nodes.append(Node())
-            return nodes.count - 1
-        }
-        let index = Int(firstFree)
-        firstFree = nodes[index].next
-        return index
-    }
-
-    private func free(_ index: Int32) {
+    private mutating func free(_ index: Int32) -> (any TimerTarget)? {
         let at = Int(index)
-        nodes[at].target = nil
+        let target = nodes[at].target.take()
         nodes[at].generation &+= 1
         nodes[at].next = firstFree
         firstFree = index
         count -= 1
+        return target
     }
 
-    private func append(_ index: Int32, to list: Int) {
-        let last = lists[list].last
+    private mutating func append(_ index: Int32, to list: Int32) {
+        let at = Int(list)
+        let last = lists[at].last
         nodes[Int(index)].previous = last
         nodes[Int(index)].next = Self.absent
-        nodes[Int(index)].list = Int32(truncatingIfNeeded: list)
+        nodes[Int(index)].list = list
         if last == Self.absent {
-            lists[list].first = index
-            if list < Self.slotCount { occupied[list >> 6] |= 1 << UInt64(list & 63) }
+            lists[at].first = index
+            if list < Self.firingList { occupied[at >> 6] |= 1 << UInt64(at & 63) }
         } else {
             nodes[Int(last)].next = index
         }
-        lists[list].last = index
+        lists[at].last = index
     }
 
-    private func remove(_ index: Int32) {
+    private mutating func remove(_ index: Int32) {
         let (previous, next) = (nodes[Int(index)].previous, nodes[Int(index)].next)
-        let list = Int(nodes[Int(index)].list)
-        if previous == Self.absent { lists[list].first = next } else { nodes[Int(previous)].next = next }
-        if next == Self.absent { lists[list].last = previous } else { nodes[Int(next)].previous = previous }
+        let list = nodes[Int(index)].list
+        let at = Int(list)
+        if previous == Self.absent { lists[at].first = next } else { nodes[Int(previous)].next = next }
+        if next == Self.absent { lists[at].last = previous } else { nodes[Int(next)].previous = previous }
         nodes[Int(index)].list = Self.absent
-        if previous == Self.absent, next == Self.absent, list < Self.slotCount {
-            occupied[list >> 6] &= ~(1 << UInt64(list & 63))
+        if previous == Self.absent, next == Self.absent, list < Self.firingList {
+            occupied[at >> 6] &= ~(1 << UInt64(at & 63))
         }
     }
 }

@@ -12,9 +12,12 @@ package final class RedisLedgerStore: LedgerTransport {
     package static let timeout = Duration.seconds(2)
 
     private let client: RedisClient
+    private let metrics: MetricsShard?
 
-    package init(client: RedisClient) {
+    /// - Parameter metrics: Of the client's loop: told how long each answer took.
+    package init(client: RedisClient, metrics: MetricsShard? = nil) {
         self.client = client
+        self.metrics = metrics
     }
 
     package var eventLoop: any EventLoop { client.eventLoop }
@@ -22,10 +25,12 @@ package final class RedisLedgerStore: LedgerTransport {
     package func sync(
         _ request: SyncRequest, completion: @escaping (Result<SyncAnswer, LedgerTransportFailure>) -> Void
     ) {
+        let sentAt = MonotonicTime.now()
         client.evaluate(
             StoreScripts.sync, keys: [.string(StoreKeys.account(request.org))], args: SyncCodec.arguments(request),
-            deadline: .now().advanced(by: Self.timeout)
-        ) { result in
+            deadline: sentAt.advanced(by: Self.timeout)
+        ) { [metrics] result in
+            if case .success = result { metrics?.redisAnswered(seconds: MonotonicTime.now().seconds(since: sentAt)) }
             completion(Self.answer(result))
         }
     }

@@ -5,11 +5,12 @@ import Redis
 extension RedisOperatorStore {
     /// Makes a key. Its secret is in the answer and nowhere else: the store keeps a hash.
     ///
+    /// - Parameter name: May be empty: a key need not have one.
     /// - Throws: `notFound`, `limitReached` at the org's cap, `invalid`, `storeUnavailable`.
     package func createKey(
         org: OrgID, name: String, limits: Limits
     ) async throws(OperatorFailure) -> (summary: KeySummary, secret: String) {
-        try check(name: name)
+        if !name.isEmpty { try check(name: name) }
         try check(limits)
         let key: String
         let digest: (bytes: [UInt8], pepperID: String)

@@ -79,15 +79,21 @@ package final class AccessLog: Sendable {
 
     /// Takes a record. Never waits for the sink; drops and counts when the buffer is full or the log is closed.
     package func append(_ record: borrowing AccessLogRecord) {
-        withUnsafeTemporaryAllocation(byteCount: JSONLine.bytesMax, alignment: 1) { memory in
+        // Nearly every line fits memory that lives on the stack; the heap is for the rest.
+        if encode(record, memoryBytes: JSONLine.usualBytes) { return }
+        if encode(record, memoryBytes: JSONLine.bytesMax) { return }
+        state.withLock { $0.dropped += 1 }
+    }
+
+    /// - Returns: False where the line does not fit.
+    private func encode(_ record: borrowing AccessLogRecord, memoryBytes: Int) -> Bool {
+        withUnsafeTemporaryAllocation(byteCount: memoryBytes, alignment: 1) { memory in
             // SAFETY: the line borrows memory that lives to the end of this closure, and does not leave it.
             var line = JSONLine(memory: memory)
             record.encode(to: &line)
-            if line.isTruncated {
-                state.withLock { $0.dropped += 1 }
-            } else {
-                append(line.bytes)
-            }
+            if line.isTruncated { return false }
+            append(line.bytes)
+            return true
         }
     }
 

@@ -10,6 +10,9 @@ struct JSONLine {
     /// Room for every string of an access-log line at its longest, each byte escaped, and the rest.
     static let bytesMax = 16 * 1024
 
+    /// What a line nearly always fits, and what Swift still puts on the stack.
+    static let usualBytes = 1024
+
     private let memory: UnsafeMutableRawBufferPointer
     private(set) var count = 0
     private(set) var isTruncated = false

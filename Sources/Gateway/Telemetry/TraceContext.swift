@@ -28,32 +28,39 @@ package struct TraceContext: Hashable, Sendable, CustomStringConvertible {
     /// - Returns: nil for anything that is not a traceparent by W3C's grammar: lower-case hexadecimal only, no zero
     ///   ids, version ff never, more fields only in versions above 00.
     package init?(traceparent text: some StringProtocol) {
-        let bytes = text.utf8
+        var text = String(text)
+        guard let context = text.withUTF8({ TraceContext(bytes: $0) }) else { return nil }
+        self = context
+    }
+
+    private init?(bytes: UnsafeBufferPointer<UInt8>) {
+        // SAFETY: 55 bytes at least are there; every index read is below the count.
         guard (55...Self.traceparentBytesMax).contains(bytes.count) else { return nil }
-        var words: (UInt64, UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0, 0)
-        for (index, byte) in bytes.enumerated() {
-            if index == 2 || index == 35 || index == 52 || index == 55 {
-                guard byte == UInt8(ascii: "-") else { return nil }
-                continue
-            }
-            guard index < 55 else { break }
-            let digit: UInt64
+        guard bytes[2] == UInt8(ascii: "-"), bytes[35] == UInt8(ascii: "-"), bytes[52] == UInt8(ascii: "-"),
+            let version = Self.hexadecimal(bytes, 0..<2), version != 0xFF,
+            let high = Self.hexadecimal(bytes, 3..<19), let low = Self.hexadecimal(bytes, 19..<35),
+            let span = Self.hexadecimal(bytes, 36..<52), let flags = Self.hexadecimal(bytes, 53..<55)
+        else { return nil }
+        if bytes.count > 55 {
+            guard version != 0, bytes[55] == UInt8(ascii: "-") else { return nil }
+        }
+        guard high | low != 0, span != 0 else { return nil }
+        self.init(traceHigh: high, traceLow: low, spanID: span, flags: UInt8(truncatingIfNeeded: flags))
+    }
+
+    private static func hexadecimal(_ bytes: UnsafeBufferPointer<UInt8>, _ range: Range<Int>) -> UInt64? {
+        var value: UInt64 = 0
+        for index in range {
+            let byte = bytes[index]
+            let digit: UInt8
             switch byte {
-            case UInt8(ascii: "0")...UInt8(ascii: "9"): digit = UInt64(byte - UInt8(ascii: "0"))
-            case UInt8(ascii: "a")...UInt8(ascii: "f"): digit = UInt64(byte - UInt8(ascii: "a") + 10)
+            case UInt8(ascii: "0")...UInt8(ascii: "9"): digit = byte - UInt8(ascii: "0")
+            case UInt8(ascii: "a")...UInt8(ascii: "f"): digit = byte - UInt8(ascii: "a") + 10
             default: return nil
             }
-            switch index {
-            case ..<2: words.0 = words.0 << 4 | digit
-            case ..<19: words.1 = words.1 << 4 | digit
-            case ..<35: words.2 = words.2 << 4 | digit
-            case ..<52: words.3 = words.3 << 4 | digit
-            default: words.4 = words.4 << 4 | digit
-            }
+            value = value << 4 | UInt64(digit)
         }
-        guard words.0 != 0xFF, words.0 != 0 || bytes.count == 55 else { return nil }
-        guard words.1 | words.2 != 0, words.3 != 0 else { return nil }
-        self.init(traceHigh: words.1, traceLow: words.2, spanID: words.3, flags: UInt8(words.4))
+        return value
     }
 
     /// The gateway's own span in the same trace.

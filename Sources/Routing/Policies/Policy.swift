@@ -2,7 +2,7 @@ import Domain
 
 /// A rule that picks one of the nodes that may take a request.
 ///
-/// The filters are the router's (``NodeLoad/takesRequests``, concurrency, nodes tried already), the choice among what
+/// The filters are the router's (``NodeLoad/isOpen``, nodes tried already), the choice among what
 /// they leave is the policy's. A choice takes no memory from the heap and at most about 2 microseconds over 1,000
 /// nodes.
 protocol Policy: Sendable {
@@ -21,24 +21,25 @@ extension Policy {
     @inline(__always)
     func cheapest(
         _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, rotation: Int,
-        cost: (borrowing NodeLoad) -> Int64
+        cost: (NodeLoad) -> Int64
     ) -> Int? {
+        let excluded = request.excluded
         var best = -1
         var bestCost = Int64.max
         var bestDistance = Int64.max
         var position = rotation
         for _ in 0..<candidates.count {
             let index = Int(candidates[position])
-            position += 1
-            if position == candidates.count { position = 0 }
+            position = position + 1 == candidates.count ? 0 : position + 1
             let load = loads[index]
-            guard load.takesRequests, !load.isAtConcurrency, !request.excluded.contains(index) else { continue }
+            if !load.isOpen { continue }
             let cost = cost(load)
-            if cost < bestCost || cost == bestCost && (best < 0 || load.rttNanoseconds < bestDistance) {
-                best = index
-                bestCost = cost
-                bestDistance = load.rttNanoseconds
-            }
+            if cost > bestCost { continue }
+            if cost == bestCost && best >= 0 && load.rttNanoseconds >= bestDistance { continue }
+            if excluded.contains(index) { continue }
+            best = index
+            bestCost = cost
+            bestDistance = load.rttNanoseconds
         }
         return best < 0 ? nil : best
     }

