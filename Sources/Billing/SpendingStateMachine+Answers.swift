@@ -54,8 +54,8 @@ extension SpendingStateMachine {
 
     /// The journal gave back charges from the first sequence that was asked for.
     /// - Parameters:
-    ///   - charges: Consecutive; fewer than asked where the journal reads in parts. Empty where it does not have the first.
-    ///   - unread: The sum of what was asked for and is not in `charges`.
+    ///   - charges: Consecutive; fewer than asked where the journal reads in parts. Empty where it does not have the
+    /// first.   - unread: The sum of what was asked for and is not in `charges`.
     package mutating func chargesRead(_ charges: [Charge], unread: NanoUSD, now: MonotonicTime) -> Actions {
         var actions = Actions()
         guard var replay, replay.isReading, let applied else {

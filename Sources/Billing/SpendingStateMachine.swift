@@ -51,7 +51,8 @@ package struct SpendingStateMachine: Sendable {
 
     /// Why an org stopped, for the operator.
     package enum Stop: Hashable, Sendable {
-        /// The store has applied charges that the journal does not hold: the journal was lost or replaced by an older one.
+        /// The store has applied charges that the journal does not hold: the journal was lost or replaced by an older
+        /// one.
         case journalBehind(applied: Int64, journaled: Int64)
         /// The store lacks charges from this sequence on, and the journal does not keep them any more.
         case chargesMissing(from: Int64)
@@ -240,7 +241,8 @@ package struct SpendingStateMachine: Sendable {
         return actions
     }
 
-    /// The request cost nothing: hold, slot and tokens go back with the next SYNC, which time starts if nothing else does.
+    /// The request cost nothing: hold, slot and tokens go back with the next SYNC, which time starts if nothing else
+    /// does.
     package mutating func holdReleased(ticket: UInt64, booking: RateBooking) -> Actions {
         var actions = Actions()
         guard let hold = close(ticket) else {
@@ -256,7 +258,9 @@ package struct SpendingStateMachine: Sendable {
         var actions = Actions()
         if let first = waiting.first, first.deadline <= now {
             let count = waiting.firstIndex { $0.deadline > now } ?? waiting.count
-            for late in waiting[..<count] { actions.decisions.append(Decision(ticket: late.ticket, outcome: .unavailable)) }
+            for late in waiting[..<count] {
+                actions.decisions.append(Decision(ticket: late.ticket, outcome: .unavailable))
+            }
             waiting.removeFirst(count)
         }
         if let first = inFlight?.admissions.first, first.deadline <= now, let sent = inFlight {
@@ -297,7 +301,8 @@ package struct SpendingStateMachine: Sendable {
     /// Starts a SYNC where one is wanted and may go.
     /// - Parameter isTimer: Time passed: what may be late (releases, heartbeats) goes now.
     mutating func pump(now: MonotonicTime, isTimer: Bool, _ actions: inout Actions) {
-        guard inFlight == nil, actions.send == nil, !isStopped, replay?.isReading != true, (retryAt ?? now) <= now else {
+        guard inFlight == nil, actions.send == nil, !isStopped, replay?.isReading != true, (retryAt ?? now) <= now
+        else {
             return
         }
         let isDue = isTimer && (isDirty || isHeartbeatDue(now))

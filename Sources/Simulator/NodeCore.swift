@@ -365,10 +365,10 @@ final class NodeCore {
 
     /// Writes what is due of a generation, as far as the connection takes it.
     private func pump(_ exchange: Exchange) {
-        guard !exchange.isStalled, !exchange.isOver else { return }
+        guard !exchange.isStalled, !exchange.isOver, !exchange.isPumping else { return }
         exchange.isPumping = true
         defer { exchange.isPumping = false }
-        while exchange.connection.isWritable {
+        while !exchange.isOver, exchange.connection.isWritable {
             var buffer = ByteBuffer()
             var action = AnswerStateMachine.Action.writeThenWait
             update(exchange) { answer in

@@ -1,5 +1,4 @@
 import ArgumentParser
-import Billing
 import ControlPlane
 import Domain
 
@@ -75,7 +74,7 @@ extension UTCDate: ExpressibleByArgument {
     package init?(argument: String) { self.init(argument) }
 }
 
-extension UsageRow.Grouping: ExpressibleByArgument {}
+extension UsageGrouping: ExpressibleByArgument {}
 
 extension AdminClient {
     /// For the gateway that the environment names.

@@ -1,5 +1,4 @@
 import ArgumentParser
-import Billing
 import ControlPlane
 import Domain
 import Gateway
@@ -34,9 +33,6 @@ struct Demo: AsyncParsableCommand {
               tollgate demo --backend http://127.0.0.1:8000 --backend-model qwen --backend-engine vllm
             """)
 
-    static let org = OrgID(unchecked: "demo")
-    static let keyName = "demo"
-    static let openingCredit = NanoUSD(unchecked: 25_000_000_000)
     static let nodesMax = 64
 
     @Option(help: "The data plane's port; 0 takes a free one.")
@@ -95,10 +91,10 @@ struct Demo: AsyncParsableCommand {
         let configuration = try gatewayConfiguration(directory, redis, token: token, simulated: simulated)
         let logger = GatewayLog.logger(.notice)
         let server = try await Serve.start(configuration, try Peppers(directory.pepper()), logger)
-        let secret = try await prepare(server)
+        let secret = try await DemoAccount(store: server.operators).freshKey()
         await ready(server)
         let greeting = DemoGreeting(
-            port: server.port, token: token, key: secret, model: configuration.models[0].id.rawValue, org: Self.org)
+            port: server.port, token: token, key: secret, model: configuration.models[0].id.rawValue, org: DemoAccount.org)
         let isJSON = json
         try await GatewayProcess(
             server: server, configuration: configuration, logger: logger,
@@ -138,25 +134,6 @@ struct Demo: AsyncParsableCommand {
                 throw CommandFailure("--backend-model \(model): use letters, digits and . _ - / : only, 64 at most")
             }
             return DemoFleet.Server(url: parsed, model: id, engine: Engine(rawValue: backendEngine) ?? .openai)
-        }
-    }
-
-    // MARK: Org and key
-
-    /// The demo's org with its opening credit, and a fresh key in place of the last one.
-    private func prepare(_ server: GatewayServer) async throws -> String {
-        let operators = server.operators
-        do throws(OperatorFailure) {
-            if try await !operators.orgs().contains(where: { $0.id == Self.org }) {
-                _ = try await operators.createOrg(
-                    id: Self.org, name: "Demo", openingCredit: Self.openingCredit, limits: nil, keysMax: nil)
-            }
-            for key in try await operators.keys(org: Self.org) where key.name == Self.keyName && key.status == .active {
-                _ = try await operators.revokeKey(key.id)
-            }
-            return try await operators.createKey(org: Self.org, name: Self.keyName, limits: .unlimited).secret
-        } catch {
-            throw CommandFailure(error.message)
         }
     }
 

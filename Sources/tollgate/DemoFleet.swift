@@ -2,7 +2,6 @@ import Domain
 import Gateway
 import NIOCore
 import NIOPosix
-import Routing
 import Simulator
 
 /// The nodes of a demo: simulated ones of three speeds at two sites, or real servers.
@@ -50,7 +49,7 @@ struct DemoFleet {
                 id: NodeID(unchecked: "\(site.id)-\(index + 1)"), site: site.id,
                 url: NodeURL(host: "127.0.0.1", port: node.port), engine: .vllm,
                 speedClass: Self.profiles[index % Self.profiles.count].name,
-                models: [ServedModel(model: Self.model, upstreamName: Self.upstreamModel)])
+                model: Self.model, upstreamName: Self.upstreamModel)
         }
     }
 
@@ -65,7 +64,7 @@ struct DemoFleet {
             NodeConfiguration(
                 id: NodeID(unchecked: "backend-\(index + 1)"), site: Self.near.id, url: server.url,
                 engine: server.engine,
-                models: [ServedModel(model: server.model, upstreamName: server.model.rawValue)])
+                model: server.model, upstreamName: server.model.rawValue)
         }
     }
 }

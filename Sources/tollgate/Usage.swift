@@ -1,5 +1,4 @@
 import ArgumentParser
-import Billing
 import ControlPlane
 import Domain
 
@@ -26,7 +25,7 @@ struct Usage: ParsableCommand {
     var to: UTCDate?
 
     @Option(help: "A row for each key, model or day.")
-    var by: UsageRow.Grouping?
+    var by: UsageGrouping?
 
     @OptionGroup var output: OutputOptions
 

@@ -81,7 +81,9 @@ private struct World {
     }
 
     private mutating func rare(_ g: Int) throws {
-        if let index = strays.indices.randomElement(using: &random), random.chance(60) { _ = execute(strays.remove(at: index)) }
+        if let index = strays.indices.randomElement(using: &random), random.chance(60) {
+            _ = execute(strays.remove(at: index))
+        }
         if gateways[g].pendingRead != nil { read(g) }
         if random.chance(4) { crash(g) }
         if random.chance(10) { time += Int64(random.next() % 3_000_000_000) }
@@ -101,7 +103,8 @@ private struct World {
         tickets += 1
         undecided[g].insert(tickets)
         let admission = Admission(
-            key: Self.keys[random.chance(5) ? 2 : random.pick(2)], hold: NanoUSD(unchecked: 1 + Int64(random.pick(1_500))),
+            key: Self.keys[random.chance(5) ? 2 : random.pick(2)],
+            hold: NanoUSD(unchecked: 1 + Int64(random.pick(1_500))),
             tokens: random.pick(200))
         let ticket = tickets
         let time = now
@@ -170,7 +173,8 @@ private struct World {
         let count = min(found.count, 1 + random.pick(5))
         let unread = found[count...].reduce(0) { $0 + $1.amount.nanodollars }
         take(
-            g, gateways[g].machine.chargesRead(
+            g,
+            gateways[g].machine.chargesRead(
                 Array(found[..<count]), unread: NanoUSD(unchecked: unread), now: now))
     }
 
@@ -195,7 +199,9 @@ private struct World {
             #expect(undecided[g].remove(decision.ticket) != nil, "decided twice, or after it was abandoned")
             if case .granted(let booking, _) = decision.outcome {
                 grants += 1
-                gateways[g].holds[decision.ticket] = (gateways[g].machine.open[decision.ticket]!.amount.nanodollars, booking)
+                gateways[g].holds[decision.ticket] = (
+                    gateways[g].machine.open[decision.ticket]!.amount.nanodollars, booking
+                )
             }
         }
         if let read = actions.read { gateways[g].pendingRead = read }

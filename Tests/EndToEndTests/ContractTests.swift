@@ -78,6 +78,23 @@ import Testing
         _ = try await customer.onlySettle()
     }
 
+    @Test(arguments: ["HTTP/1.0", "HTTP/1.1"])
+    func aLargeLastAnswerReachesASlowReaderWhole(version: String) async throws {
+        let (gateway, _, customer) = try await shared()
+        let inputs = (0..<600).map { "\"text \($0)\"" }.joined(separator: ",")
+        var ask = Ask.post("/v1/embeddings", "{\"model\":\"fast\",\"input\":[\(inputs)]}", key: customer.key)
+            .with("Connection", "close")
+        ask.version = version
+        let wire = try gateway.connect(receiveBufferBytes: 16 << 10)
+        try wire.send(ask)
+        // It is charged, and so written as far as the kernel takes it, before the client reads the first byte.
+        _ = try await customer.onlySettle()
+        let (answer, isOrderly) = try await blocking { (try wire.response(), try wire.waitForClose()) }
+        #expect(answer.status == 200)
+        #expect(try JSONValue(parsing: answer.body, bytesMax: 64 << 20)["data"]?.array?.count == 600)
+        #expect(isOrderly)
+    }
+
     @Test func http10IsServedPlainAndStreamed() async throws {
         let (gateway, _, customer) = try await shared()
         for stream in [false, true] {

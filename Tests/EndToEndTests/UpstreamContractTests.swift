@@ -9,6 +9,7 @@ import Testing
 @Suite(.serialized) struct UpstreamContractTests {
     private static let flooded = Atomic<Int>(0)
     private static let uploads = Mutex<[String: Int]>([:])
+    private static let isAnswered = DispatchSemaphore(value: 0)
     private static let staleRequests = Atomic<Int>(0)
     /// Events of the flood, and bytes of text in each.
     private static let floodEvents = 640
@@ -48,6 +49,8 @@ import Testing
         }),
         ("early", { peer in
             peer.write(ScriptedNode.answer(prompt: 5, completion: 1))
+            // Takes nothing more until the client has its answer.
+            isAnswered.wait()
             var total = 0
             while case let part = peer.read(), !part.isEmpty { total += part.count }
             uploads.withLock { $0["early"] = total }
@@ -178,6 +181,7 @@ import Testing
         let (gateway, scripted, customer) = try await start()
         let prompt = String(repeating: "p", count: 7 << 20)
         let answer = try await gateway.ask(.chat("early", key: customer.key, prompt: prompt))
+        Self.isAnswered.signal()
         #expect(answer.status == 200, "\(answer.text.prefix(300))")
         #expect(try answer.json()["model"]?.string == "early")
         let total = try await eventually("the end of the node's connection") {

@@ -122,7 +122,8 @@ import Testing
         let clock = Mutex<Int64>(1_000)
         let applied = Mutex<Int64?>(nil)
         func start() throws -> Journal {
-            let journal = try JournalFixture.journal(directory, wallTime: { WallTime(milliseconds: clock.withLock { $0 }) })
+            let journal = try JournalFixture.journal(
+                directory, wallTime: { WallTime(milliseconds: clock.withLock { $0 }) })
             journal.setAppliedSource { _ in applied.withLock { $0 } }
             return journal
         }

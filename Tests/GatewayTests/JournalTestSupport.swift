@@ -45,7 +45,9 @@ final class JournalTestDirectory: Sendable {
         var bytes = [UInt8](repeating: 0, count: Int(status.st_size))
         var done = 0
         while done < bytes.count {
-            let count = bytes.withUnsafeMutableBytes { pread(file, $0.baseAddress! + done, $0.count - done, off_t(done)) }
+            let count = bytes.withUnsafeMutableBytes {
+                pread(file, $0.baseAddress! + done, $0.count - done, off_t(done))
+            }
             guard count > 0 else { break }
             done += count
         }
@@ -103,6 +105,23 @@ final class LimitedFiles: JournalFiles {
     func remove(_ path: String) -> Int32 { system.remove(path) }
 }
 
+/// Real files that are never synced, for tests that start hundreds of journals.
+struct UnsyncedFiles: JournalFiles {
+    func create(_ path: String, bytes: Int) throws(JournalFailure) -> Int32 {
+        let file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        guard file >= 0, ftruncate(file, off_t(bytes)) == 0 else { throw JournalFailure(.allocate, code: errno) }
+        return file
+    }
+
+    func write(_ file: Int32, _ bytes: UnsafeRawBufferPointer, at offset: Int) -> Int32 {
+        SystemJournalFiles().write(file, bytes, at: offset)
+    }
+
+    func sync(_ file: Int32) -> Int32 { 0 }
+    func truncate(_ file: Int32, bytes: Int) -> Int32 { ftruncate(file, off_t(bytes)) == 0 ? 0 : errno }
+    func remove(_ path: String) -> Int32 { unlink(path) == 0 ? 0 : errno }
+}
+
 enum JournalFixture {
     static let org = OrgID(unchecked: "acme")
     static let key = KeyID(unchecked: "0123456789ab")
@@ -126,7 +145,8 @@ enum JournalFixture {
     }
 
     static func journal(
-        _ directory: JournalTestDirectory, segmentBytes: Int = 64 << 10, sync: JournalConfiguration.SyncMode = .interval,
+        _ directory: JournalTestDirectory, segmentBytes: Int = 64 << 10,
+        sync: JournalConfiguration.SyncMode = .interval,
         files: any JournalFiles = SystemJournalFiles(), wallTime: @escaping @Sendable () -> WallTime = { .now() }
     ) throws -> Journal {
         try Journal(

@@ -136,7 +136,9 @@ import Testing
         let directory = JournalTestDirectory()
         let journal = try JournalFixture.journal(directory)
         defer { journal.close() }
-        for sequence in [1, 2, 4, 5] as [Int64] { _ = try journal.appendCharge(JournalFixture.charge(sequence), org: org) }
+        for sequence in [1, 2, 4, 5] as [Int64] {
+            _ = try journal.appendCharge(JournalFixture.charge(sequence), org: org)
+        }
         #expect(try journal.charges(of: org, in: 1...5).charges.map(\.sequence) == [1, 2])
         #expect(try journal.charges(of: org, in: 3...5).charges.isEmpty)
     }
@@ -190,13 +192,13 @@ import Testing
                 var bytes = Array(whole[..<torn])
                 if !isShortened { bytes += [UInt8](repeating: 0, count: whole.count - torn) }
                 JournalTestDirectory.write(bytes, to: copy.path + "/" + JournalSegment.fileName(1))
-                let journal = try JournalFixture.journal(copy)
+                let journal = try JournalFixture.journal(copy, files: UnsyncedFiles())
                 let expected: Int64 = whole[torn..<(start + length)].contains { $0 != 0 } || isShortened ? 2 : 3
                 #expect(journal.recovery.lastSequences == [org: expected], "torn at \(torn)")
                 // What follows takes the place of what was cut.
                 _ = try journal.appendCharge(JournalFixture.charge(expected + 1), org: org)
                 journal.close()
-                let again = try JournalFixture.journal(copy)
+                let again = try JournalFixture.journal(copy, files: UnsyncedFiles())
                 #expect(try again.charges(of: org, in: 1...expected + 1).charges.count == Int(expected) + 1)
                 again.close()
             }

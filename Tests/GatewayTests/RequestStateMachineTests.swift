@@ -36,7 +36,8 @@ private enum Event: CaseIterable {
 
 private let failure = Failure(.upstreamInvalid, "node", source: .upstream, retry: .otherNode)
 private let internalFailure = Failure(
-    .internalError, "The gateway met an internal error. Please retry; if it persists, contact support.", source: .gateway)
+    .internalError, "The gateway met an internal error. Please retry; if it persists, contact support.",
+    source: .gateway)
 
 /// A machine brought into each state by the events that lead there.
 private let routes: [(name: String, events: [Event])] = [

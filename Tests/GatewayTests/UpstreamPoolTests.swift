@@ -1,4 +1,3 @@
-import Foundation
 import Gateway
 import NIOCore
 import NIOPosix
@@ -235,9 +234,9 @@ struct UpstreamPoolTests {
     @Test func requestStartedFromTheEndOfAnotherUsesItsConnection() async throws {
         try await withNode { harness, node in
             let second = UpstreamTestDelegate()
-            let first = ChainingDelegate(pool: harness.pool, next: second)
+            let first = UpstreamChainingDelegate(pool: harness.pool, next: second)
             try await harness.run { pool in
-                _ = pool.dispatch(request("/first"), delegate: first)
+                _ = pool.dispatch(upstreamTestRequest("/first"), delegate: first)
             }
             let connection = try await node.accept()
             _ = try await connection.readRequest()
@@ -292,9 +291,9 @@ struct UpstreamPoolTests {
 
     @Test func connectionOfACallThatEndsPausedReadsAgain() async throws {
         try await withNode { harness, node in
-            let delegate = PausingDelegate()
+            let delegate = UpstreamPausingDelegate()
             let call = try await harness.run { pool in
-                let call = pool.dispatch(request("/"), delegate: delegate)
+                let call = pool.dispatch(upstreamTestRequest("/"), delegate: delegate)
                 delegate.call.value = call
                 return NIOLoopBound(call, eventLoop: pool.eventLoop)
             }
@@ -379,7 +378,7 @@ struct UpstreamPoolTests {
             let third = UpstreamTestDelegate()
             try await harness.run { pool in
                 call.value.cancel()
-                _ = pool.dispatch(request("/third"), delegate: third)
+                _ = pool.dispatch(upstreamTestRequest("/third"), delegate: third)
             }
             let connection = try await node.accept()
             try await connection.write(hello)
@@ -463,7 +462,7 @@ struct UpstreamPoolTests {
     }
 
     @Test func connectTimesOutAndCanBeCancelled() async throws {
-        let full = try FullListener()
+        let full = try UpstreamFullListener()
         let harness = try await UpstreamTestHarness(addresses: [full.address]) {
             $0.connectTimeout = .seconds(3600)
         }
@@ -490,95 +489,12 @@ struct UpstreamPoolTests {
         try await withNode { harness, _ in
             let delegate = UpstreamTestDelegate()
             try await harness.run { pool in
-                pool.dispatch(request("/"), delegate: delegate).cancel()
+                pool.dispatch(upstreamTestRequest("/"), delegate: delegate).cancel()
                 #expect(pool.openCount == 0)
             }
             try await harness.run { _ in delegate.finish() }
             // A loopback connect may succeed at once, and then the request was handed over before the cancel.
             #expect(await delegate.outcome().allSatisfy { $0 == .started })
         }
-    }
-}
-
-private func request(_ path: String) -> UpstreamRequest {
-    let head = "POST \(path) HTTP/1.1\r\nhost: node\r\ncontent-length: 0\r\n\r\n"
-    return UpstreamRequest(head: ByteBuffer(string: head), body: ByteBuffer())
-}
-
-/// Starts the next request from within the end of its own.
-private final class ChainingDelegate: UpstreamDelegate, Sendable {
-    let pool: NIOLoopBound<UpstreamPool>
-    let next: UpstreamTestDelegate
-
-    init(pool: NIOLoopBound<UpstreamPool>, next: UpstreamTestDelegate) {
-        self.pool = pool
-        self.next = next
-    }
-
-    func upstreamStarted() {}
-    func upstreamHead(_ head: UpstreamResponseHead) {}
-    func upstreamBody(_ bytes: ByteBuffer) {}
-    func upstreamReadComplete() {}
-    func upstreamEnd() { _ = pool.value.dispatch(request("/second"), delegate: next) }
-    func upstreamFailed(_ failure: UpstreamFailure) { Issue.record("failed: \(failure)") }
-}
-
-/// Stops reading at the head and never goes on.
-private final class PausingDelegate: UpstreamDelegate, Sendable {
-    /// SAFETY: only touched on the pool's loop.
-    final class CallBox: @unchecked Sendable {
-        var value: UpstreamCall?
-    }
-
-    let call = CallBox()
-    let recorder = UpstreamTestDelegate()
-
-    func upstreamStarted() {}
-    func upstreamHead(_ head: UpstreamResponseHead) {
-        call.value?.pauseReading()
-        recorder.upstreamHead(head)
-    }
-    func upstreamBody(_ bytes: ByteBuffer) { recorder.upstreamBody(bytes) }
-    func upstreamReadComplete() {}
-    func upstreamEnd() { recorder.upstreamEnd() }
-    func upstreamFailed(_ failure: UpstreamFailure) { recorder.upstreamFailed(failure) }
-}
-
-/// A listener whose queue of connections is full: further ones hang in connecting.
-private final class FullListener {
-    let address: SocketAddress
-    private var sockets: [Int32] = []
-
-    init() throws {
-        let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        sockets.append(listener)
-        var name = sockaddr_in()
-        name.sin_family = sa_family_t(AF_INET)
-        name.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let bound = withUnsafeMutablePointer(to: &name) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { plain in
-                bind(listener, plain, length) == 0 && listen(listener, 0) == 0
-                    && getsockname(listener, plain, &length) == 0
-            }
-        }
-        try #require(bound)
-        address = try SocketAddress(ipAddress: "127.0.0.1", port: Int(UInt16(bigEndian: name.sin_port)))
-        // Connects until one does not get through within the poll: the queue holds one or two.
-        for _ in 0..<16 {
-            let client = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
-            sockets.append(client)
-            let result = withUnsafePointer(to: &name) { pointer in
-                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(client, $0, length) }
-            }
-            if result == 0 { continue }
-            var poll = pollfd(fd: client, events: Int16(POLLOUT), revents: 0)
-            if Glibc.poll(&poll, 1, 100) == 0 { return }
-        }
-        Issue.record("the listener takes every connection")
-    }
-
-    deinit {
-        for socket in sockets { close(socket) }
     }
 }

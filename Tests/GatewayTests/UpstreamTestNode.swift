@@ -206,7 +206,10 @@ struct UpstreamTestHarness: Sendable {
 
     /// Asks again and again, on the loop, until it is so.
     func waitUntil(_ condition: @Sendable @escaping (UpstreamPool) -> Bool) async throws {
-        while try await !run(condition) { await Task.yield() }
+        while try await !run(condition) {
+            try Task.checkCancellation()
+            await Task.yield()
+        }
     }
 
     func shutdown() async throws {

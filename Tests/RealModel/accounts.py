@@ -7,10 +7,12 @@ from decimal import Decimal
 import httpx2
 import openai
 
+from contract import Contract
 from processes import wait_until
 from stack import Gateway, cost_nanousd
 
 NANO = 1_000_000_000
+CONTRACT = Contract()
 
 
 class Account:
@@ -28,8 +30,12 @@ class Account:
         self.refused: list[str] = []
 
     def client(self, api_key: str | None = None, **options) -> openai.OpenAI:
-        """The official client, without retries of its own; `sent_bodies` notes the size of each request's body."""
-        http = openai.DefaultHttpxClient(event_hooks={"request": [self._note_body]})
+        """The official client, without retries of its own; `sent_bodies` notes the size of each request's body.
+
+        Every answer is held against openapi.yaml on its way.
+        """
+        hooks = {"request": [self._note_body], "response": [CONTRACT.check]}
+        http = openai.DefaultHttpxClient(event_hooks=hooks)
         return openai.OpenAI(
             base_url=self.gateway.base_url, api_key=api_key or self.key["key"], max_retries=0, http_client=http, **options
         )
@@ -135,4 +141,4 @@ class Account:
 
 def raw_client(gateway: Gateway) -> httpx2.Client:
     """Plain HTTP, for what the official client does not send."""
-    return httpx2.Client(base_url=gateway.base_url, timeout=60)
+    return httpx2.Client(base_url=gateway.base_url, timeout=60, event_hooks={"response": [CONTRACT.check]})

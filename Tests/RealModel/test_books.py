@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from accounts import CONTRACT
+
 
 @pytest.fixture
 def everything(stack):
@@ -42,6 +44,12 @@ def test_all_books_balance_through_a_restart(everything):
     for account in everything.accounts:
         assert account.entries() == before[account.org]
         account.close()
+
+
+def test_every_operation_was_held_against_its_description(everything):
+    operations = {operation["operationId"] for path in CONTRACT.document["paths"].values() for operation in path.values()}
+    assert {operation for operation, status in CONTRACT.seen if status == 200} == operations
+    assert {status for _, status in CONTRACT.seen} >= {200, 400, 401, 403, 404, 429}
 
 
 def test_the_access_log_has_a_line_for_each_charge_and_no_texts_or_secrets(everything):

@@ -83,7 +83,8 @@ final class RawClient {
     func response() throws -> Response {
         let head = try take(through: "\r\n\r\n")
         var lines = head.components(separatedBy: "\r\n")
-        let status = Int(lines.removeFirst().split(separator: " ")[1]) ?? 0
+        let words = lines.removeFirst().split(separator: " ")
+        guard words.count > 1, let status = Int(words[1]) else { throw Failure.closed(head) }
         var headers: [String: String] = [:]
         for line in lines where !line.isEmpty {
             let halves = line.split(separator: ":", maxSplits: 1)

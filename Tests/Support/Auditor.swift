@@ -76,9 +76,9 @@ package struct Auditor<Subject: AuditorSubject> {
         case 89...90: try await setCredit(org)
         case 91...93: try await changeLimits(org)
         case 94...95: try await createKey(org)
-        case 96: try await revokeKey(org)
+        case 96: if random.chance(70) { try await revokeKey(org) }
         case 97...98:
-            let status: AccountStatus = random.chance(25) ? .suspended : .active
+            let status: AccountStatus = random.chance(10) ? .suspended : .active
             try await same("status", { (model) throws(OperatorFailure) in try model.setOrgStatus(org, status) }) {
                 try await $0.setOrgStatus(org, status)
             }
@@ -212,6 +212,8 @@ package struct Auditor<Subject: AuditorSubject> {
         try await same("revoke", { (model) throws(OperatorFailure) in try model.revokeKey(key, org: id) }) {
             try await $0.revokeKey(key, org: id)
         }
+        // Some clients go on using it.
+        if random.chance(70) { keys[id]?.removeAll { $0 == key } }
     }
 
     private mutating func fence(_ index: Int) async throws {

@@ -37,7 +37,10 @@ struct AuditorGateway {
         while !open.isEmpty, random.chance(45) {
             let ended = open.remove(at: random.int(0...(open.count - 1)))
             if random.chance(25) {
-                returns.append(RateReturn(key: ended.key, booking: ended.booking))
+                var booking = ended.booking
+                // More than was booked must not come back.
+                if random.chance(5) { booking.tokens *= 3 }
+                returns.append(RateReturn(key: ended.key, booking: booking))
             } else {
                 charge(ended, models: models, now: now, using: &random)
             }

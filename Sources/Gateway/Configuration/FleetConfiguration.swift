@@ -117,6 +117,18 @@ package struct NodeURL: Hashable, Sendable, CustomStringConvertible {
     package var description: String { "http://\(authority)\(basePath)" }
 }
 
+extension NodeConfiguration {
+    /// A node that serves one model.
+    package init(
+        id: NodeID, site: SiteID, url: NodeURL, engine: Engine, speedClass: String = "default", model: ModelID,
+        upstreamName: String
+    ) {
+        self.init(
+            id: id, site: site, url: url, engine: engine, speedClass: speedClass,
+            models: [ServedModel(model: model, upstreamName: upstreamName)])
+    }
+}
+
 extension GatewayConfiguration {
     /// What the router needs to know of the nodes, in the order of the file.
     package var nodeSpecs: [NodeSpec] {

@@ -66,6 +66,20 @@ package struct GatewayConfiguration: Sendable {
         self.warnings = warnings
     }
 
+    /// This configuration, with what ``needsRestart(comparedTo:)`` names as it was.
+    package func keepingWhatNeedsRestart(of old: GatewayConfiguration) -> GatewayConfiguration {
+        var kept = self
+        kept.listen = old.listen
+        kept.admin = old.admin
+        kept.redisURL = old.redisURL
+        kept.journal = old.journal
+        kept.limits.headerBytes = old.limits.headerBytes
+        kept.eventLoops = old.eventLoops
+        kept.routing = old.routing
+        kept.accessLog = old.accessLog
+        return kept
+    }
+
     /// The keys whose change only a restart can honour, in the order of the file: a reload keeps the old values of
     /// these and says 'needs a restart'.
     package func needsRestart(comparedTo old: GatewayConfiguration) -> [String] {

@@ -11,9 +11,9 @@ import NIOHTTP1
 /// Back-pressure: reads go on while a request runs (so that a client that leaves is noticed at once) and stop only
 /// while a body waits for memory or the pipelined parts pass ``pipelinedBytesMax``.
 ///
-/// Close: a closed or half-closed client cancels its exchange. An answer that precedes the end of its request's body
-/// is followed by reading and dropping at most ``discardedBytesMax`` or ``discardedNanoseconds``: closing with unread
-/// bytes would reset the connection and take the answer with it.
+/// Close: a closed or half-closed client cancels its exchange. After the connection's last answer only its sending half
+/// closes, when all is written; what the client still sends is read and dropped, at most ``discardedBytesMax`` or for
+/// ``discardedNanoseconds``.
 package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
     package typealias InboundIn = HTTPServerRequestPart
     package typealias OutboundOut = ByteBuffer
@@ -28,7 +28,7 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
         case idle
         /// A request is received or answered. Exits: idle, discarding, closed.
         case serving
-        /// Answered early; the rest of the body is dropped. Exits: closed.
+        /// The last answer is written or on its way; what the client still sends is dropped. Exits: closed.
         case discarding(bytes: Int)
         case closed
     }
@@ -167,7 +167,7 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
         let incoming = IncomingHead(head)
         let closes =
             !head.isKeepAlive || incoming.isUpgrade || loop.isDraining || (isLastRequest && waitingRequests == 0)
-        writer.reset(isHTTP10: head.version.minor == 0, closes: closes)
+        writer.reset(isHTTP10: head.version.minor == 0, closes: closes, isHEAD: head.method == .HEAD)
         let exchange = Exchange(loop: loop, writer: writer, clientAddress: clientAddress)
         self.exchange = exchange
         exchange.start(incoming)
@@ -207,13 +207,7 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
     func answerEnded(closes: Bool) {
         exchange = nil
         guard case .serving = state else { return }
-        guard isRequestWhole else {
-            state = .discarding(bytes: 0)
-            waiting.removeAll()
-            arm(.discard, nanoseconds: Self.discardedNanoseconds)
-            return
-        }
-        if closes { return context.close(promise: nil) }
+        if closes || !isRequestWhole { return endOutput() }
         state = .idle
         serveNext()
     }
@@ -223,8 +217,28 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
         while case .serving = state, !isRequestWhole, let part = takeWaiting() { deliver(part) }
         guard case .idle = state else { return }
         if let poison { return refuseUnreadable(poison) }
-        if isLastRequest { return context.close(promise: nil) }
+        if isLastRequest { return endOutput() }
         arm(.idle, nanoseconds: loop.snapshot.timeouts.idle)
+    }
+
+    /// Nothing more will be written: tells the client when the last of it is out, drops what it still sends, and closes
+    /// when it has closed. Closing at once would lose what waits to be written, and unread bytes would reset the
+    /// connection and take the answer with it.
+    private func endOutput() {
+        state = .discarding(bytes: 0)
+        waiting.removeAll()
+        // A client that does not take its answer has the idle timeout for it.
+        arm(.discard, nanoseconds: loop.snapshot.timeouts.idle)
+        context.channel.close(mode: .output).assumeIsolated().whenComplete { [weak self] _ in
+            guard let self, case .discarding = self.state else { return }
+            self.arm(.discard, nanoseconds: Self.discardedNanoseconds)
+        }
+    }
+
+    /// Closes a connection that waits for its next request: at once, unless some of its last answer is unwritten.
+    private func closeIdle() {
+        let unwritten = try? context.channel.syncOptions?.getOption(.bufferedWritableBytes)
+        if unwritten == 0 { context.close(promise: nil) } else { endOutput() }
     }
 
     private func takeWaiting() -> HTTPServerRequestPart? {
@@ -281,7 +295,7 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
     func drain() {
         isLastRequest = true
         switch state {
-        case .idle: context.close(promise: nil)
+        case .idle: closeIdle()
         case .serving: writer.closeAfterAnswer()
         case .discarding, .closed: break
         }

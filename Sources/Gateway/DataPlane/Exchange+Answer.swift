@@ -42,13 +42,11 @@ extension Exchange: UpstreamDelegate {
     }
 
     package func upstreamReadComplete() {
-        guard !machine.isFinished, case .answering = machine.state else { return }
-        if let model { rearm(.streamIdle, after: model.streamIdleNanoseconds) }
+        guard !machine.isFinished else { return }
+        if upstreamHead != nil, let model { rearm(.streamIdle, after: model.streamIdleNanoseconds) }
+        guard case .answering = machine.state else { return }
         writer.flushStream()
-        if !isReadingPaused, !writer.isWritable {
-            isReadingPaused = true
-            call?.pauseReading()
-        }
+        if !isReadingPaused, !writer.isWritable { pauseNode() }
     }
 
     package func upstreamEnd() {
@@ -229,6 +227,19 @@ extension Exchange: UpstreamDelegate {
                 "invalid stream", metadata: ["reason": "\(reason)", "node": "\(node?.id.rawValue ?? "")"])
             interrupt("The model server's stream is not valid. Please retry.", .upstreamInvalid)
         }
+    }
+
+    /// The client is behind. Its slowness is not the node's: `stream_idle` rests, and `request` bounds the whole.
+    func pauseNode() {
+        isReadingPaused = true
+        call?.pauseReading()
+        disarm(.streamIdle)
+    }
+
+    func resumeNode() {
+        isReadingPaused = false
+        call?.resumeReading()
+        if upstreamHead != nil, let model { arm(.streamIdle, after: model.streamIdleNanoseconds) }
     }
 
     func journalProgress() {

@@ -168,9 +168,8 @@ package final class Exchange {
     func downstreamReadCompleted() {}
 
     func downstreamWritabilityChanged(isWritable: Bool) {
-        guard let call, isReadingPaused == isWritable else { return }
-        isReadingPaused = !isWritable
-        if isWritable { call.resumeReading() } else { call.pauseReading() }
+        guard call != nil, isReadingPaused == isWritable else { return }
+        if isWritable { resumeNode() } else { pauseNode() }
     }
 
     // MARK: Body

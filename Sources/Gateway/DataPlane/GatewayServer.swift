@@ -22,6 +22,8 @@ package final class GatewayServer: Sendable {
     struct Published {
         var configuration: GatewayConfiguration
         var prices: PriceBook
+        /// Grows with each change, so that two changes at once end with the later one on every loop.
+        var version: Int64 = 0
     }
 
     package let fleet: FleetService
@@ -66,7 +68,12 @@ package final class GatewayServer: Sendable {
         let restart = configuration.needsRestart(comparedTo: held)
         try await seedPrices(configuration)
         let prices = try await parts.loadPrices()
-        published.withLock { $0 = Published(configuration: configuration, prices: prices) }
+        published.withLock {
+            // Those keys keep what runs, so that the next reload names them again.
+            $0.configuration = configuration.keepingWhatNeedsRestart(of: held)
+            $0.prices = prices
+            $0.version += 1
+        }
         fleet.replace(configuration)
         parts.services.buffers.resize(bytesMax: configuration.limits.bufferedBytes)
         try await publish()
@@ -77,7 +84,10 @@ package final class GatewayServer: Sendable {
     func pricesChanged() async {
         do {
             let prices = try await parts.loadPrices()
-            published.withLock { $0.prices = prices }
+            published.withLock {
+                $0.prices = prices
+                $0.version += 1
+            }
             try await publish()
         } catch {
             parts.logger.warning("prices could not be read; the last ones stay", metadata: ["error": "\(error)"])
@@ -85,12 +95,12 @@ package final class GatewayServer: Sendable {
     }
 
     private func publish() async throws {
-        let (configuration, prices) = published.withLock { ($0.configuration, $0.prices) }
-        let snapshot = GatewaySnapshot(configuration: configuration, fleet: fleet.fleet, prices: prices)
-        let addresses = Dictionary(
-            uniqueKeysWithValues: snapshot.nodes.keys.map { ($0, fleet.addresses(of: $0)) })
+        let held = published.withLock { $0 }
+        let snapshot = GatewaySnapshot(
+            version: held.version, configuration: held.configuration, fleet: fleet.fleet, prices: held.prices)
         for loop in parts.loops {
-            try await loop.run { $0.publish(snapshot, addresses: addresses) }
+            // Read on the loop: a name that resolves anew meanwhile is told to the loop after this.
+            try await loop.run { [fleet] in $0.publish(snapshot, addresses: fleet.addresses(of:)) }
         }
     }
 

@@ -17,8 +17,14 @@ package final class GatewaySnapshot: Sendable {
     package let createdAtSeconds = WallTime.now().milliseconds / 1_000
     private let modelIndex: [String: Int]
 
+    /// A younger snapshot has a higher one.
+    package let version: Int64
+
     /// - Parameter prices: The store's; a model without one is not served.
-    package init(configuration: GatewayConfiguration, fleet: FleetSnapshot, prices: PriceBook) {
+    package init(
+        version: Int64 = 0, configuration: GatewayConfiguration, fleet: FleetSnapshot, prices: PriceBook
+    ) {
+        self.version = version
         self.configuration = configuration
         self.fleet = fleet
         limits = configuration.limits

@@ -73,7 +73,7 @@ extension GatewayServer {
                 group, services: services, peppers: peppers, redis: redisConfiguration, snapshot: snapshot)
             undo.add { for loop in loops { await loop.close() } }
             fleetLoops.withLock { $0 = loops }
-            for loop in loops { try await loop.run { $0.publish(snapshot, addresses: [:]) } }
+            for loop in loops { try await loop.run { $0.publish(snapshot, addresses: { _ in [] }) } }
             try await services.spending.replay(on: await loops[0].transport, loop: loops[0].eventLoop)
 
             var shards: [(eventLoop: any EventLoop, shard: NIOLoopBound<MetricsShard>)] = []

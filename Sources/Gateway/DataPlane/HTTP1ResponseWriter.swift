@@ -16,6 +16,8 @@ package final class HTTP1ResponseWriter: ResponseWriter {
     /// HTTP/1.0 knows no chunks: the stream ends with the connection.
     private var isChunked = true
     private var isClosing = false
+    /// The answer to a HEAD request: the head that a body would have, and none.
+    private var isBodiless = false
 
     init(handler: DownstreamHandler, context: ChannelHandlerContext, clock: HTTPDateClock) {
         self.handler = handler
@@ -26,8 +28,10 @@ package final class HTTP1ResponseWriter: ResponseWriter {
     /// - Parameters:
     ///   - isHTTP10: The client speaks HTTP/1.0.
     ///   - closes: The connection ends after this answer.
-    func reset(isHTTP10: Bool, closes: Bool) {
+    ///   - isHEAD: The client reads the next answer's head where a body would begin.
+    func reset(isHTTP10: Bool, closes: Bool, isHEAD: Bool = false) {
         bytesWritten = 0
+        isBodiless = isHEAD
         isChunked = !isHTTP10
         isClosing = closes
     }
@@ -51,7 +55,9 @@ package final class HTTP1ResponseWriter: ResponseWriter {
         buffer.writeStaticString("content-length: ")
         buffer.writeDecimal(Int64(size))
         buffer.writeStaticString("\r\n\r\n")
-        if size <= Self.coalescedBodyMax {
+        if isBodiless {
+            write(buffer)
+        } else if size <= Self.coalescedBodyMax {
             buffer.writeImmutableBuffer(body)
             write(buffer)
         } else {

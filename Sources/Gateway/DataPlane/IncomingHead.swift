@@ -24,8 +24,11 @@ package struct IncomingHead {
         var hosts = 0
         var contentTypes = 0
         var encodedBody = false
+        var isOddlyCoded = false
         var jsonBody = true
-        for (name, value) in head.headers {
+        for (name, raw) in head.headers {
+            // The parser leaves the blanks that may stand behind a value.
+            let value = raw.utf8.last == 0x20 || raw.utf8.last == 0x09 ? Self.withoutBlanks(raw) : raw
             switch name.utf8.count {
             case 4 where Self.equal(name, "host"): hosts += 1
             case 6 where Self.equal(name, "expect"): expectsContinue = Self.equal(value, "100-continue")
@@ -38,13 +41,19 @@ package struct IncomingHead {
             case 13 where Self.equal(name, "authorization"): authorization = authorization == nil ? value : ""
             case 14 where Self.equal(name, "content-length"): contentLength = Int(value)
             case 16 where Self.equal(name, "content-encoding"): encodedBody = !Self.equal(value, "identity")
-            case 17 where Self.equal(name, "transfer-encoding"): isChunked = true
+            case 17 where Self.equal(name, "transfer-encoding"):
+                // Any other coding, or a list, is one that some parser would read otherwise.
+                isOddlyCoded = isChunked || !Self.equal(value, "chunked")
+                isChunked = true
             default: break
             }
         }
         let hasBody = head.method == .POST || head.method == .PUT || head.method == .PATCH
         if hosts > 1 || (hosts == 0 && head.version.minor > 0) {
             defect = Failure(.malformedRequest, "The request needs exactly one Host header.")
+        } else if isOddlyCoded {
+            defect = Failure(
+                .malformedRequest, "Of transfer codings only 'chunked' is accepted, once. Send that, or Content-Length.")
         } else if isChunked, contentLength != nil || head.version.minor == 0 {
             defect = Failure(
                 .malformedRequest, "The request's length is ambiguous. Send Content-Length or chunks, not both.")
@@ -59,6 +68,12 @@ package struct IncomingHead {
             defect = Failure(
                 .unsupportedMediaType, "The body must be JSON. Send the header Content-Type: application/json.")
         }
+    }
+
+    private static func withoutBlanks(_ value: String) -> String {
+        var bytes = value.utf8[...]
+        while let last = bytes.last, last == 0x20 || last == 0x09 { bytes.removeLast() }
+        return String(Substring(bytes))
     }
 
     private static func isJSON(_ value: String) -> Bool {

@@ -46,8 +46,9 @@ package final class LoopContext {
     // MARK: Configuration
 
     /// Takes a new snapshot. Pools of nodes that are gone, or moved, close as their requests end.
-    package func publish(_ snapshot: GatewaySnapshot, addresses: [NodeID: [SocketAddress]]) {
+    package func publish(_ snapshot: GatewaySnapshot, addresses: (NodeID) -> [SocketAddress]) {
         eventLoop.assertInEventLoop()
+        guard snapshot.version >= self.snapshot.version else { return }
         for (id, pool) in pools where snapshot.nodes[id] == nil {
             pool.close()
             pools[id] = nil
@@ -58,9 +59,15 @@ package final class LoopContext {
         self.snapshot = snapshot
         metrics.publish(models: snapshot.models.map(\.id.rawValue))
         for node in snapshot.nodes.values {
-            let pool = pools[node.id] ?? makePool(node)
+            let configuration = poolConfiguration(of: node)
+            let pool =
+                pools[node.id]
+                ?? UpstreamPool(
+                    eventLoop: eventLoop, wheel: wheel, addresses: [], configuration: configuration, metrics: metrics)
+            pool.updateConfiguration(configuration)
             pools[node.id] = pool
-            if let found = addresses[node.id] { pool.updateAddresses(found) }
+            let found = addresses(node.id)
+            if !found.isEmpty { pool.updateAddresses(found) }
         }
     }
 
@@ -71,12 +78,11 @@ package final class LoopContext {
 
     package func pool(of node: NodeID) -> UpstreamPool? { pools[node] }
 
-    private func makePool(_ node: NodeEntry) -> UpstreamPool {
+    private func poolConfiguration(of node: NodeEntry) -> UpstreamPool.Configuration {
         var configuration = UpstreamPool.Configuration()
         configuration.connectionsMax = node.maxConcurrency
         configuration.connectTimeout = snapshot.configuration.timeouts.connect
-        return UpstreamPool(
-            eventLoop: eventLoop, wheel: wheel, addresses: [], configuration: configuration, metrics: metrics)
+        return configuration
     }
 
     /// What keeps one org's prefix cache apart from another's on a shared node: the same on every replica, and nothing

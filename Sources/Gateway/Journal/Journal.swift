@@ -47,7 +47,8 @@ package struct JournalRecovery: Sendable {
 /// The gateway's own record of what it owes the ledger, written before the client has the bytes that it pays for.
 ///
 /// Segments of fixed size are allocated ahead of need, so that a write into them cannot run out of space, and each open
-/// hold sets aside room for its records (``reserve()``): a full disk refuses new work and never loses a charge. An append
+/// hold sets aside room for its records (``reserve()``): a full disk refuses new work and never loses a charge. An
+/// append
 /// encodes into a reused buffer and makes one `pwrite` on the calling thread, under one lock; a thread of the journal's
 /// own does what may take long: `fdatasync` each 10 ms, making segments, ending them, deleting old ones.
 ///
@@ -157,8 +158,8 @@ package final class Journal: Sendable {
         state.withLock { $0.reservedBytes = max(0, $0.reservedBytes - Self.holdBytes) }
     }
 
-    /// Bytes that records may still fill in space that is allocated. A record is never split, so the end of a segment may
-    /// be lost to one that does not fit.
+    /// Bytes that records may still fill in space that is allocated. A record is never split, so the end of a segment
+    /// may be lost to one that does not fit.
     func room(_ state: borrowing State) -> Int {
         let perSegment = configuration.segmentBytes - JournalRecord.bytesMax
         let here = max(0, perSegment - state.segment.length)

@@ -1,5 +1,5 @@
-/// CRC-32C (Castagnoli) as in Billing, but eight bytes a step through eight tables ("slicing by 8"): the journal's records are short, and
-/// this is fast enough that the system call is what an append costs.
+/// CRC-32C (Castagnoli) as in Billing, but eight bytes a step through eight tables ("slicing by 8"): the journal's
+/// records are short, and this is fast enough that the system call is what an append costs.
 enum JournalChecksum {
     /// The checksum of `bytes`, going on from `seed` (another checksum, or 0).
     static func checksum(_ bytes: UnsafeRawBufferPointer, seed: UInt32 = 0) -> UInt32 {

@@ -49,7 +49,9 @@ struct JournalScanner {
         guard length > 0, length <= JournalRecord.bytesMax - JournalRecord.frameBytes, bytes.count - start >= length
         else { return nil }
         let body = UnsafeRawBufferPointer(rebasing: bytes[start..<start + length])
-        guard JournalChecksum.checksum(body, seed: UInt32(length)) == UInt32(truncatingIfNeeded: frame >> 32) else { return nil }
+        guard JournalChecksum.checksum(body, seed: UInt32(length)) == UInt32(truncatingIfNeeded: frame >> 32) else {
+            return nil
+        }
         return (body, frame, start + length)
     }
 
@@ -66,7 +68,8 @@ struct JournalScanner {
         guard let last = lastWritten() else { return .clean }
         return .broken(
             reason: record(at: offset) == nil
-                ? "no whole record with a right checksum, but data up to offset \(last)" : "a record of an unknown kind")
+                ? "no whole record with a right checksum, but data up to offset \(last)" : "a record of an unknown kind"
+        )
     }
 
     /// Whether what stands at `offset` can be the record that was being written when the power or the process went:
@@ -156,10 +159,13 @@ struct JournalScan {
         if let next {
             guard scanner.offset == Int(next.previousLength) else {
                 throw .corrupt(
-                    file: path, offset: scanner.offset, reason: "no whole record, but \(next.previousLength) bytes were written")
+                    file: path, offset: scanner.offset,
+                    reason: "no whole record, but \(next.previousLength) bytes were written"
+                )
             }
             guard scanner.chain == next.previousChain else {
-                throw .corrupt(file: path, offset: scanner.offset, reason: "its records are not those that were written")
+                throw .corrupt(
+                    file: path, offset: scanner.offset, reason: "its records are not those that were written")
             }
         } else if case .broken(let reason) = scanner.end() {
             guard scanner.isTornTail() else { throw .corrupt(file: path, offset: scanner.offset, reason: reason) }

@@ -3,7 +3,8 @@ import Domain
 import Glibc
 
 extension Journal {
-    /// Cuts the torn end, begins a segment under a new incarnation, and charges the streams that the last run left open.
+    /// Cuts the torn end, begins a segment under a new incarnation, and charges the streams that the last run left
+    /// open.
     ///
     /// A crash in here is harmless: the next start finds the same, or the new segment with some of the charges.
     static func start(
@@ -27,7 +28,8 @@ extension Journal {
             let incarnation = scan.incarnation + 1
             let file = try files.create(path, bytes: configuration.segmentBytes)
             do throws(JournalFailure) {
-                let segment = try begin(number, in: file, after: scan.segments.last, incarnation, configuration, directory)
+                let segment = try begin(
+                    number, in: file, after: scan.segments.last, incarnation, configuration, directory)
                 var state = State(incarnation: incarnation, file: file, segment: segment, older: scan.segments)
                 var sequences = scan.lastSequences
                 for (open, tokens) in scan.interrupted {
@@ -75,7 +77,8 @@ extension Journal {
     /// Reads charges back. Takes as long as the disk does: never on an event loop.
     ///
     /// - Throws: A segment that cannot be read.
-    package func charges(of org: OrgID, in sequences: ClosedRange<Int64>) throws(JournalStartFailure) -> JournalCharges {
+    package func charges(of org: OrgID, in sequences: ClosedRange<Int64>) throws(JournalStartFailure) -> JournalCharges
+    {
         let segments = state.withLock { state in
             (state.older + [state.segment]).filter { ($0.lastSequences[org] ?? 0) >= sequences.lowerBound }
         }

@@ -47,6 +47,19 @@ package final class KeyHasher {
         return isDone ? digest : nil
     }
 
+    /// HMAC of any text under the current pepper: names that replicas agree on and customers cannot compute. No text can
+    /// stand in for a key's secret: the prefix holds a byte that secrets cannot.
+    ///
+    /// - Returns: nil where libcrypto fails.
+    package func tag(_ text: String) -> [UInt8]? {
+        var digest = [UInt8](repeating: 0, count: Self.digestBytes)
+        let input = Array("tag:\(text)".utf8)
+        let isDone = digest.withUnsafeMutableBytes { output in
+            input.withUnsafeBytes { Self.digest($0, contexts[0].context, into: output) }
+        }
+        return isDone ? digest : nil
+    }
+
     /// Whether the secret is the one that the record was made of, in time that does not depend on where they differ.
     /// False where the record's pepper is none of ours.
     package func matches(_ secret: KeySecret, _ record: KeyRecord) -> Bool {

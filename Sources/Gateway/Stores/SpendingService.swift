@@ -6,7 +6,8 @@ import Synchronization
 
 /// Lets requests in against the ledger and charges them, for all event loops of the gateway.
 ///
-/// One ``SpendingStateMachine`` an org decides; they lie in shards, each behind a mutex, and what they decide is done after
+/// One ``SpendingStateMachine`` an org decides; they lie in shards, each behind a mutex, and what they decide is done
+/// after
 /// unlocking, with one exception: a charge gets its sequence and goes into the journal under its shard's lock, because
 /// sequences have to reach the journal in order.
 ///
@@ -111,7 +112,8 @@ package final class SpendingService: Sendable {
         journal.appendProgress(hold.requestID, completionTokens: completionTokens)
     }
 
-    /// Charges what the request cost and gives back the rest. The charge is written when this returns; then it goes out.
+    /// Charges what the request cost and gives back the rest. The charge is written when this returns; then it goes
+    /// out.
     ///
     /// An amount above the hold is capped there and counted. A hold that was settled or released before is left alone.
     /// - Throws: The journal did not take the charge. It still goes to the store from memory, and is lost only if the

@@ -8,7 +8,7 @@ package struct ReplayFailure: Error, Hashable, Sendable, CustomStringConvertible
     package var orgs: Int
 
     package var description: String {
-        "the store did not take over the charges of \(orgs) orgs in time; they are tried again and admit nothing until then"
+        "the store did not take over the charges of \(orgs) orgs in time; they admit nothing until it does"
     }
 }
 
@@ -85,7 +85,8 @@ extension SpendingService {
 
     /// Waits until the store has all charges and releases. On the transport's loop.
     ///
-    /// - Returns: Charges that it did not take before `deadline`; they are in the journal, and the next start sends them.
+    /// - Returns: Charges that it did not take before `deadline`; they are in the journal, and the next start sends
+    ///   them.
     package func flush(on transport: any LedgerTransport, deadline: MonotonicTime) -> EventLoopFuture<Int> {
         let loop = transport.eventLoop
         let promise = loop.makePromise(of: Int.self)

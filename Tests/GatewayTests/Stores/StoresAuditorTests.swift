@@ -14,18 +14,27 @@ import Testing
         "fence", "fenced", "revoke",
     ]
 
-    @Test(arguments: [1, 2, UInt64.random(in: 0...UInt64.max)])
-    func scriptsDoExactlyWhatTheModelDoes(seed: UInt64) async throws {
+    @Test func scriptsDoExactlyWhatTheModelDoes() async throws {
+        var seen: Set<String> = []
+        for seed in [1, 2, 3] as [UInt64] { seen.formUnion(try await audit(seed: seed, steps: 2_500)) }
+        let unseen = Self.needed.filter { !seen.contains($0) }
+        #expect(unseen.isEmpty, "no run met these")
+    }
+
+    @Test func scriptsDoWhatTheModelDoesFromASeedOfTheDay() async throws {
+        _ = try await audit(seed: .random(in: 0...UInt64.max), steps: 2_500)
+    }
+
+    private func audit(seed: UInt64, steps: Int) async throws -> Set<String> {
         let fixture = try await StoreFixture.start(usesTestClock: true)
         var auditor = Auditor(subject: RedisSubject(fixture: fixture), seed: seed)
-        try await auditor.run(orgs: 3, gatewaysPerOrg: 3, steps: 3_000, compareEvery: 50)
-        let unseen = Self.needed.filter { auditor.seen[$0] == nil }
-        #expect(unseen.isEmpty, "seed \(seed) never met \(unseen): \(auditor.seen)")
-        for id in auditor.model.orgs.keys {
+        try await auditor.run(orgs: 3, gatewaysPerOrg: 3, steps: steps, compareEvery: 50)
+        for (id, org) in auditor.model.orgs {
             let verification = try await fixture.store.verifyLedger(org: id)
-            #expect(verification.drift == 0)
-            #expect(verification.entries == auditor.model.orgs[id]?.entries.count)
+            #expect(verification.drift == 0, "seed \(seed)")
+            #expect(verification.entries == org.entries.count, "seed \(seed)")
         }
         await fixture.session.close()
+        return Set(auditor.seen.keys)
     }
 }

@@ -1,5 +1,3 @@
-import Domain
-
 /// A day of the proleptic Gregorian calendar, in UTC: what aggregates are kept by.
 package struct UTCDate: Hashable, Sendable, Comparable, CustomStringConvertible {
     /// Days since 1970-01-01.
