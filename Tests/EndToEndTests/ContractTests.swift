@@ -81,7 +81,8 @@ import Testing
     @Test(arguments: ["HTTP/1.0", "HTTP/1.1"])
     func aLargeLastAnswerReachesASlowReaderWhole(version: String) async throws {
         let (gateway, _, customer) = try await shared()
-        let inputs = (0..<600).map { "\"text \($0)\"" }.joined(separator: ",")
+        // Less than a megabyte is held whole and written at once, more than the kernel takes.
+        let inputs = (0..<190).map { "\"text \($0)\"" }.joined(separator: ",")
         var ask = Ask.post("/v1/embeddings", "{\"model\":\"fast\",\"input\":[\(inputs)]}", key: customer.key)
             .with("Connection", "close")
         ask.version = version
@@ -91,7 +92,8 @@ import Testing
         _ = try await customer.onlySettle()
         let (answer, isOrderly) = try await blocking { (try wire.response(), try wire.waitForClose()) }
         #expect(answer.status == 200)
-        #expect(try JSONValue(parsing: answer.body, bytesMax: 64 << 20)["data"]?.array?.count == 600)
+        #expect((600_000..<1 << 20).contains(answer.body.count))
+        #expect(try JSONValue(parsing: answer.body, bytesMax: 64 << 20)["data"]?.array?.count == 190)
         #expect(isOrderly)
     }
 

@@ -38,11 +38,13 @@ import Testing
         #expect(journal.isHealthy)
         // Records are smaller than what is set aside for them: what is left is used up as well.
         while journal.reserve() { _ = try journal.appendCharge(JournalFixture.charge(1), org: org) }
+        #expect(throws: JournalFailure(.reserve)) {
+            for _ in 0..<100 { _ = try journal.appendCharge(JournalFixture.charge(1), org: org) }
+        }
+        #expect(journal.isHealthy)
         // Room again: the thread makes the next segment, and work goes on.
         files.free(Self.segment)
-        #expect(journal.prepareNext())
-        #expect(journal.reserve())
-        _ = try journal.appendCharge(JournalFixture.charge(1), org: org)
+        try JournalFixture.append(JournalFixture.charge(1), to: journal)
         #expect(try journal.charges(of: OrgID(unchecked: name), in: 1...Int64(holds)).charges.count == holds)
     }
 
@@ -165,7 +167,7 @@ import Testing
         defer { journal.close() }
         journal.setAppliedSource { _ in .max }
         try journal.appendOpen(JournalFixture.open(1))
-        for sequence in 1...Int64(500) { _ = try journal.appendCharge(JournalFixture.charge(sequence), org: org) }
+        for sequence in 1...Int64(500) { try JournalFixture.append(JournalFixture.charge(sequence), to: journal) }
         let count = directory.segments.count
         #expect(count > 2)
         clock.withLock { $0 += 2 * Journal.keepMilliseconds }
@@ -178,7 +180,7 @@ import Testing
 
     @Test func appendCostsLittleBesidesItsSystemCall() throws {
         let directory = JournalTestDirectory()
-        let journal = try JournalFixture.journal(directory, segmentBytes: 64 << 20)
+        let journal = try JournalFixture.journal(directory, segmentBytes: 64 << 20, files: UnsyncedFiles())
         defer { journal.close() }
         let charge = JournalFixture.charge(1)
         var buffer = [UInt8](repeating: 0, count: JournalRecord.bytesMax)

@@ -155,6 +155,12 @@ enum JournalFixture {
             logger: logger)
     }
 
+    /// Sets room aside as an admission does, waiting for the journal's thread where it has to make a segment first.
+    static func append(_ charge: Charge, to journal: Journal) throws {
+        while !journal.reserve() { sched_yield() }
+        _ = try journal.appendCharge(charge, org: org)
+    }
+
     /// A journal that was closed after these charges.
     static func closed(_ directory: JournalTestDirectory, charges: ClosedRange<Int64>) throws {
         let journal = try journal(directory)

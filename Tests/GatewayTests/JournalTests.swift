@@ -110,7 +110,7 @@ import Testing
     @Test func recordsGoOnInTheNextSegmentAndAllOfThemComeBack() throws {
         let directory = JournalTestDirectory()
         let journal = try JournalFixture.journal(directory, segmentBytes: JournalConfiguration.segmentBytesMin)
-        for sequence in 1...Int64(1_000) { _ = try journal.appendCharge(JournalFixture.charge(sequence), org: org) }
+        for sequence in 1...Int64(1_000) { try JournalFixture.append(JournalFixture.charge(sequence), to: journal) }
         #expect(directory.segments.count > 5)
         #expect(try journal.charges(of: org, in: 1...1_000).charges.count == 1_000)
         journal.close()

@@ -37,7 +37,11 @@ class Account:
         hooks = {"request": [self._note_body], "response": [CONTRACT.check]}
         http = openai.DefaultHttpxClient(event_hooks=hooks)
         return openai.OpenAI(
-            base_url=self.gateway.base_url, api_key=api_key or self.key["key"], max_retries=0, http_client=http, **options
+            base_url=self.gateway.base_url,
+            api_key=api_key or self.key["key"],
+            max_retries=0,
+            http_client=http,
+            **options,
         )
 
     def _note_body(self, request) -> None:
@@ -72,8 +76,13 @@ class Account:
         self.charged[request_id] = entry
         return entry
 
-    def expect_refusal(self, error: openai.APIStatusError, status: int, code: str | None, retries: bool | None = None) -> dict:
-        """Checks a refused request's error object and headers; its request must leave no entry."""
+    def expect_refusal(
+        self, error: openai.APIStatusError, status: int, code: str | None, retries: bool | None = None
+    ) -> dict:
+        """Checks a refused request's error object and headers; its request must leave no entry.
+
+        `retries` says what the client must be told: true to wait, false not to try again, None nothing in particular.
+        """
         assert error.status_code == status
         body = json.loads(error.response.text)
         assert set(body) == {"error"} and set(body["error"]) == {"message", "type", "param", "code"}

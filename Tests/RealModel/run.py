@@ -7,7 +7,14 @@ import sys
 import pytest
 
 # The last file looks at the books of all that came before it.
-FILES = ["test_inference.py", "test_refusals.py", "test_disconnects.py", "test_demo.py", "test_books.py"]
+FILES = [
+    "test_inference.py",
+    "test_refusals.py",
+    "test_disconnects.py",
+    "test_demo.py",
+    "test_documents.py",
+    "test_books.py",
+]
 
 
 class Counter:

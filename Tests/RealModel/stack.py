@@ -1,4 +1,4 @@
-"""A real model behind a real gateway: two llama.cpp servers, a private Redis, `tollgate serve`, and the command line."""
+"""A real model behind a real gateway: two llama.cpp servers, a private Redis, `tollgate serve`, the command line."""
 
 import json
 import os
@@ -146,7 +146,8 @@ class Gateway:
         """Every series of `/metrics` with its value."""
         with urllib.request.urlopen(f"{self.env['TOLLGATE_ADMIN_URL']}/metrics", timeout=10) as response:
             lines = response.read().decode().splitlines()
-        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[:1] not in ("#", ""))}
+        samples = [line.rsplit(" ", 1) for line in lines if line and not line.startswith("#")]
+        return {series: float(value) for series, value in samples}
 
     def access_line(self, request_id: str) -> dict:
         """The access log's line of a request; there must be exactly one."""

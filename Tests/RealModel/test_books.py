@@ -47,8 +47,9 @@ def test_all_books_balance_through_a_restart(everything):
 
 
 def test_every_operation_was_held_against_its_description(everything):
-    operations = {operation["operationId"] for path in CONTRACT.document["paths"].values() for operation in path.values()}
-    assert {operation for operation, status in CONTRACT.seen if status == 200} == operations
+    paths = CONTRACT.document["paths"].values()
+    described = {operation["operationId"] for path in paths for operation in path.values()}
+    assert {operation for operation, status in CONTRACT.seen if status == 200} == described
     assert {status for _, status in CONTRACT.seen} >= {200, 400, 401, 403, 404, 429}
 
 

@@ -143,7 +143,7 @@ import Testing
                 return client.value.isSilent(milliseconds: 100)
             }
             #expect(silent)
-            #expect(node.stats.running == 1)
+            #expect(try await node.stats { $0.running == 1 }.running == 1)
             client.value.close()
             #expect(try await node.stats { $0.aborted == 1 }.running == 0)
         }
@@ -187,7 +187,7 @@ import Testing
             #expect(usage?["prompt_tokens"] == 14)
             #expect(usage?["completion_tokens"] == 15)
             #expect(usage?["total_tokens"] == 29)
-            #expect(node.stats.generatedTokens == 10)
+            #expect(try await node.stats { $0.generatedTokens == 10 }.generatedTokens == 10)
         }
     }
 

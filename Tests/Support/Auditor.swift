@@ -139,9 +139,12 @@ package struct Auditor<Subject: AuditorSubject> {
         let opening = random.chance(80) ? NanoUSD(unchecked: Int64(random.int(1...20_000_000_000))) : nil
         let limits = someLimits()
         let now = now
-        try await same("org", { (model) throws(OperatorFailure) in
-            try model.createOrg(id, openingCredit: opening, limits: limits, keysMax: 6, now: now)
-        }) {
+        try await same(
+            "org",
+            { (model) throws(OperatorFailure) in
+                try model.createOrg(id, openingCredit: opening, limits: limits, keysMax: 6, now: now)
+            }
+        ) {
             try await $0.createOrg(id, opening: opening, limits: limits, keysMax: 6, now: now)
         }
     }
@@ -154,9 +157,12 @@ package struct Auditor<Subject: AuditorSubject> {
         let amount = NanoUSD(
             unchecked: random.chance(3) ? NanoUSD.magnitudeMax : Int64(random.int(1...3)) * 2_500_000_000)
         let now = now
-        let result = try await same("top-up", { (model) throws(OperatorFailure) in
-            try model.topUp(id, amount: amount, reference: reference, now: now)
-        }) {
+        let result = try await same(
+            "top-up",
+            { (model) throws(OperatorFailure) in
+                try model.topUp(id, amount: amount, reference: reference, now: now)
+            }
+        ) {
             try await $0.topUp(id, amount: amount, reference: reference, now: now)
         }
         guard let (expected, found) = result else { return }

@@ -12,16 +12,30 @@ extension Exchange: UpstreamDelegate {
 
     package func upstreamHead(_ head: UpstreamResponseHead) {
         guard !machine.isFinished else { return }
+        upstreamHead = head
+        if !awaitsFirstEvent { firstByteArrived() }
+    }
+
+    /// Engines send a stream's head before they begin to work: until its first byte of body another node may still be
+    /// tried, and `first_byte` runs on.
+    private var awaitsFirstEvent: Bool {
+        guard machine.state == .awaiting, scanned?.stream == true, let head = upstreamHead else { return false }
+        return head.status == 200 && head.contentType == .eventStream
+    }
+
+    private func firstByteArrived() {
         disarm(.firstByte)
         if let model { arm(.streamIdle, after: model.streamIdleNanoseconds) }
-        upstreamHead = head
-        guard head.status == 200, head.contentType == .eventStream, scanned?.stream == true else { return }
-        perform(machine.answerBegan(.eventStream))
     }
 
     package func upstreamBody(_ bytes: ByteBuffer) {
         guard !machine.isFinished, let head = upstreamHead else { return }
+        if machine.state == .awaiting, awaitsFirstEvent {
+            firstByteArrived()
+            perform(machine.answerBegan(.eventStream))
+        }
         switch machine.state {
+        case .finished: break
         case .answering(.eventStream): relayEvents(bytes)
         case .answering(.largeBody):
             largeAnswer?.passed(bytes)
@@ -43,7 +57,7 @@ extension Exchange: UpstreamDelegate {
 
     package func upstreamReadComplete() {
         guard !machine.isFinished else { return }
-        if upstreamHead != nil, let model { rearm(.streamIdle, after: model.streamIdleNanoseconds) }
+        lastReadAt = MonotonicTime.now()
         guard case .answering = machine.state else { return }
         writer.flushStream()
         if !isReadingPaused, !writer.isWritable { pauseNode() }
@@ -121,7 +135,7 @@ extension Exchange: UpstreamDelegate {
     private func answerWhole(_ head: UpstreamResponseHead) {
         switch head.status {
         case 200: answerFound()
-        case 400..<500 where head.status != 408 && head.status != 429: rejectedByNode(head)
+        case 400..<500 where Self.isAboutTheRequest(head.status): rejectedByNode(head)
         default:
             // The node is overloaded, loading or broken: another one may do better.
             let isOverload = head.status == 429 || head.status == 503
@@ -132,6 +146,15 @@ extension Exchange: UpstreamDelegate {
                         ? "The model server is not ready for requests at the moment. Please retry."
                         : "The model server failed with an internal error. Please retry.",
                     source: .upstream, retry: .otherNode))
+        }
+    }
+
+    /// Whether a node's refusal is the client's doing. A node that wants another key, knows no such model or path, or
+    /// has no time is set up wrongly or overloaded: that is not the customer's to hear as their own fault.
+    private static func isAboutTheRequest(_ status: Int) -> Bool {
+        switch status {
+        case 401, 403, 404, 405, 407, 408, 429: false
+        default: true
         }
     }
 
@@ -203,14 +226,14 @@ extension Exchange: UpstreamDelegate {
 
     private func relayEvents(_ bytes: ByteBuffer) {
         guard relay != nil else { return }
-        var output = ByteBufferAllocator().buffer(capacity: bytes.readableBytes + 64)
-        let before = deliveredTokens
-        let outcome = relay!.feed(bytes, into: &output)
-        if before == 0, deliveredTokens > 0 {
+        relayed.clear(minimumCapacity: bytes.readableBytes + 64)
+        let outcome = relay!.feed(bytes, into: &relayed)
+        if firstTokenAt == nil, deliveredTokens > 0 {
             firstTokenAt = MonotonicTime.now()
             if let assignment { loop.services.router.firstToken(assignment, now: MonotonicTime.now()) }
         }
-        writer.writeStream(output)
+        writer.writeStream(relayed)
+        if relayed.storageCapacity > Self.relayedCapacityKept { relayed = ByteBuffer() }
         switch outcome {
         case .open: break
         case .done:
@@ -239,7 +262,19 @@ extension Exchange: UpstreamDelegate {
     func resumeNode() {
         isReadingPaused = false
         call?.resumeReading()
-        if upstreamHead != nil, let model { arm(.streamIdle, after: model.streamIdleNanoseconds) }
+        if upstreamHead != nil, !awaitsFirstEvent, let model { arm(.streamIdle, after: model.streamIdleNanoseconds) }
+    }
+
+    /// The node may have sent something since the timer was set: silent is only who has been so for the whole time.
+    func streamIdleElapsed() {
+        guard let model else { return }
+        let silence = lastReadAt.map { MonotonicTime.now().nanoseconds(since: $0) } ?? .max
+        guard silence < model.streamIdleNanoseconds else {
+            return expire(
+                Failure(.upstreamTimeout, "The model stopped answering in mid-stream. Please retry.", source: .upstream)
+            )
+        }
+        arm(.streamIdle, after: model.streamIdleNanoseconds - silence)
     }
 
     func journalProgress() {

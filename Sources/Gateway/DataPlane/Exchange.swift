@@ -19,6 +19,8 @@ package final class Exchange {
     static let heldAnswerBytesMax = 1 << 20
     /// What is read of a node's error before it is passed on.
     static let errorAnswerBytesMax = 64 << 10
+    /// The largest storage that a stream keeps from one read of the node to the next.
+    static let relayedCapacityKept = 4 << 10
     /// What a body's declared length may reserve before its bytes have come.
     static let bodyReserveMax = 256 << 10
     /// Progress of a stream is journalled this often, so that a killed gateway gives away one second at most.
@@ -76,12 +78,16 @@ package final class Exchange {
     var dispatchedAt: MonotonicTime?
     var firstTokenAt: MonotonicTime?
     var isReadingPaused = false
+    /// The node's last bytes. The timer looks at it when it fires, rather than being moved with each chunk.
+    var lastReadAt: MonotonicTime?
 
     // The answer.
     var answerStatus = 0
     var upstreamHead: UpstreamResponseHead?
     var heldAnswer = ByteBuffer()
     var relay: StreamRelay?
+    /// What the last read of a stream became. Kept for its storage: the writer has copied it by the next read.
+    var relayed = ByteBuffer()
     var largeAnswer: LargeAnswer?
     /// The node's own error, made fit for the client.
     var nodeError: [UInt8]?
@@ -273,12 +279,6 @@ extension Exchange: TimerTarget {
             at: MonotonicTime.now().advanced(byNanoseconds: nanoseconds), target: self, kind: timer.rawValue)
     }
 
-    func rearm(_ timer: Timer, after nanoseconds: Int64) {
-        let deadline = MonotonicTime.now().advanced(byNanoseconds: nanoseconds)
-        if let token = timers[timer], loop.wheel.reschedule(token, at: deadline) { return }
-        arm(timer, after: nanoseconds)
-    }
-
     func disarm(_ timer: Timer) {
         if let token = timers.removeValue(forKey: timer) { loop.wheel.cancel(token) }
     }
@@ -304,10 +304,7 @@ extension Exchange: TimerTarget {
             expire(
                 Failure(
                     .upstreamTimeout, "The model did not begin to answer in time. Please retry.", source: .upstream))
-        case .streamIdle:
-            expire(
-                Failure(.upstreamTimeout, "The model stopped answering in mid-stream. Please retry.", source: .upstream)
-            )
+        case .streamIdle: streamIdleElapsed()
         case .progress: journalProgress()
         case .upstreamEnd:
             call?.cancel()

@@ -74,7 +74,12 @@ extension GatewayServer {
             undo.add { for loop in loops { await loop.close() } }
             fleetLoops.withLock { $0 = loops }
             for loop in loops { try await loop.run { $0.publish(snapshot, addresses: { _ in [] }) } }
-            try await services.spending.replay(on: await loops[0].transport, loop: loops[0].eventLoop)
+            do {
+                try await services.spending.replay(on: await loops[0].transport, loop: loops[0].eventLoop)
+            } catch let failure as ReplayFailure {
+                // The others are served; the spending service goes on trying for these.
+                logger.critical("\(failure)")
+            }
 
             var shards: [(eventLoop: any EventLoop, shard: NIOLoopBound<MetricsShard>)] = []
             for loop in loops {

@@ -4,10 +4,15 @@ import NIOCore
 
 /// Answers as HTTP/1.1 bytes on a channel: small answers in one buffer and one write, streams in chunks.
 ///
+/// What a stream writes gathers in ``pending`` until the next flush, which comes with the end of each read from the
+/// node: head, chunks and end that are there together leave as one buffer, in one call and one packet.
+///
 /// Owned by its ``DownstreamHandler`` and used by the requests of that connection one after the other.
 package final class HTTP1ResponseWriter: ResponseWriter {
     /// Bodies up to this size share the head's buffer; larger ones are a second buffer of the same `writev`.
     static let coalescedBodyMax = 16 * 1024
+    /// The largest storage that a stream keeps from one flush to the next.
+    static let pendingCapacityKept = 4 * 1024
 
     private unowned let handler: DownstreamHandler
     private let context: ChannelHandlerContext
@@ -18,6 +23,8 @@ package final class HTTP1ResponseWriter: ResponseWriter {
     private var isClosing = false
     /// The answer to a HEAD request: the head that a body would have, and none.
     private var isBodiless = false
+    /// Written and not yet flushed.
+    private var pending = ByteBuffer()
 
     init(handler: DownstreamHandler, context: ChannelHandlerContext, clock: HTTPDateClock) {
         self.handler = handler
@@ -44,8 +51,8 @@ package final class HTTP1ResponseWriter: ResponseWriter {
     package var isWritable: Bool { context.channel.isWritable }
 
     package func writeContinue() {
-        write(ByteBuffer(staticString: "HTTP/1.1 100 Continue\r\n\r\n"))
-        context.flush()
+        gather { $0.writeStaticString("HTTP/1.1 100 Continue\r\n\r\n") }
+        sendPending(flushing: true)
     }
 
     package func writeAnswer(_ head: AnswerHead, body: ByteBuffer) {
@@ -55,50 +62,59 @@ package final class HTTP1ResponseWriter: ResponseWriter {
         buffer.writeStaticString("content-length: ")
         buffer.writeDecimal(Int64(size))
         buffer.writeStaticString("\r\n\r\n")
-        if isBodiless {
-            write(buffer)
-        } else if size <= Self.coalescedBodyMax {
-            buffer.writeImmutableBuffer(body)
-            write(buffer)
+        if !isBodiless, size <= Self.coalescedBodyMax { buffer.writeImmutableBuffer(body) }
+        bytesWritten += buffer.readableBytes
+        if isBodiless || size <= Self.coalescedBodyMax {
+            context.writeAndFlush(NIOAny(buffer), promise: nil)
         } else {
-            write(buffer)
-            write(body)
+            context.write(NIOAny(buffer), promise: nil)
+            bytesWritten += size
+            context.writeAndFlush(NIOAny(body), promise: nil)
         }
-        context.flush()
         handler.answerEnded(closes: isClosing)
     }
 
     package func beginStream(_ head: AnswerHead) {
         if !isChunked { isClosing = true }
-        var buffer = context.channel.allocator.buffer(capacity: 512)
-        writeHead(head, into: &buffer)
-        buffer.writeStaticString(isChunked ? "transfer-encoding: chunked\r\n\r\n" : "\r\n")
-        write(buffer)
+        gather { buffer in
+            writeHead(head, into: &buffer)
+            buffer.writeStaticString(isChunked ? "transfer-encoding: chunked\r\n\r\n" : "\r\n")
+        }
     }
 
     package func writeStream(_ bytes: ByteBuffer) {
-        guard bytes.readableBytes > 0 else { return }
-        guard isChunked else { return write(bytes) }
-        var buffer = context.channel.allocator.buffer(capacity: bytes.readableBytes + 20)
-        buffer.writeHexadecimal(bytes.readableBytes)
-        buffer.writeStaticString("\r\n")
-        buffer.writeImmutableBuffer(bytes)
-        buffer.writeStaticString("\r\n")
-        write(buffer)
+        let size = bytes.readableBytes
+        guard size > 0 else { return }
+        gather { buffer in
+            buffer.reserveCapacity(minimumWritableBytes: (size <= Self.coalescedBodyMax ? size : 0) + 20)
+            if isChunked {
+                buffer.writeHexadecimal(size)
+                buffer.writeStaticString("\r\n")
+            }
+            if size <= Self.coalescedBodyMax { buffer.writeImmutableBuffer(bytes) }
+        }
+        if size > Self.coalescedBodyMax {
+            sendPending(flushing: false)
+            bytesWritten += size
+            context.write(NIOAny(bytes), promise: nil)
+        }
+        if isChunked { gather { $0.writeStaticString("\r\n") } }
     }
 
     package func flushStream() {
-        context.flush()
+        sendPending(flushing: true)
     }
 
     package func endStream() {
-        if isChunked { write(ByteBuffer(staticString: "0\r\n\r\n")) }
-        context.flush()
+        if isChunked { gather { $0.writeStaticString("0\r\n\r\n") } }
+        sendPending(flushing: true)
+        // The connection may now be idle for long.
+        pending = ByteBuffer()
         handler.answerEnded(closes: isClosing)
     }
 
     package func truncate() {
-        context.flush()
+        sendPending(flushing: true)
         context.close(promise: nil)
     }
 
@@ -106,9 +122,27 @@ package final class HTTP1ResponseWriter: ResponseWriter {
         handler.setReading(isReading)
     }
 
-    private func write(_ buffer: ByteBuffer) {
-        bytesWritten += buffer.readableBytes
-        context.write(handler.wrapOutboundOut(buffer), promise: nil)
+    private func gather(_ write: (inout ByteBuffer) -> Void) {
+        let before = pending.readableBytes
+        write(&pending)
+        bytesWritten += pending.readableBytes - before
+    }
+
+    private func sendPending(flushing: Bool) {
+        // A body too large to copy may have gone before, so there can be something to flush all the same.
+        guard pending.readableBytes > 0 else { return flushing ? context.flush() : () }
+        var sent = ByteBuffer()
+        // Taken out first: a write that fails calls back into the connection at once.
+        swap(&sent, &pending)
+        if flushing {
+            context.writeAndFlush(NIOAny(sent), promise: nil)
+        } else {
+            context.write(NIOAny(sent), promise: nil)
+        }
+        // Where the socket took all of it the storage is ours alone again; else this makes a new one of that size.
+        guard flushing, sent.storageCapacity <= Self.pendingCapacityKept, pending.storageCapacity == 0 else { return }
+        sent.clear()
+        pending = sent
     }
 
     /// Everything but the length and the blank line.

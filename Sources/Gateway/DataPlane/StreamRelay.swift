@@ -46,47 +46,55 @@ package struct StreamRelay {
 
     /// Takes the next bytes of the node's body and appends what goes on to the client.
     package mutating func feed(_ bytes: ByteBuffer, into output: inout ByteBuffer) -> Outcome {
-        if tail.readableBytes == 0 { tail = bytes } else { tail.writeImmutableBuffer(bytes) }
-        while true {
-            var position = self.position
-            let end = tail.withUnsafeReadableBytes { SSEScanner.nextEventEnd(in: $0, from: &position) }
-            self.position = position
-            guard let end, let event = tail.readSlice(length: end) else { break }
-            self.position.discard(end)
-            let outcome = relay(event, into: &output)
-            if outcome != .open {
-                tail.clear()
-                return outcome
-            }
-        }
-        if tail.readableBytes == 0 { tail = ByteBuffer() }
+        var held = ByteBuffer()
+        // Taken out, so that the bytes are read in place while the relay changes.
+        swap(&held, &tail)
+        if held.readableBytes == 0 { held = bytes } else { held.writeImmutableBuffer(bytes) }
+        let (taken, outcome) = held.withUnsafeReadableBytes { relayEvents(of: $0, into: &output) }
+        guard outcome == .open else { return outcome }
+        held.moveReaderIndex(forwardBy: taken)
+        guard held.readableBytes > 0 else { return .open }
+        tail = held
         return tail.readableBytes > SSELimits.tailBytesMax ? .invalid("event too long") : .open
     }
 
-    private mutating func relay(_ event: ByteBuffer, into output: inout ByteBuffer) -> Outcome {
-        event.withUnsafeReadableBytes { bytes in
-            switch SSEEvent.payload(in: bytes) {
-            case .comment:
-                output.writeBytes(bytes)
-                return .open
-            case .done:
-                return .done
-            case .data(let span):
-                let json = UnsafeRawBufferPointer(rebasing: bytes[span])
-                return relay(json, into: &output) { edits, output in
-                    output.writeBytes(UnsafeRawBufferPointer(rebasing: bytes[..<span.lowerBound]))
-                    output.writeApplying(edits, to: json)
-                    output.writeBytes(UnsafeRawBufferPointer(rebasing: bytes[span.upperBound...]))
-                }
-            case .joined(let lines):
-                return lines.withUnsafeBytes { json in
-                    relay(json, into: &output) { edits, output in
-                        output.writeStaticString("data: ")
-                        // JSON knows no raw line feed inside a string, so between its tokens a space serves as well.
-                        let line = applyEdits(edits, to: json).map { $0 == UInt8(ascii: "\n") ? UInt8(ascii: " ") : $0 }
-                        output.writeBytes(line)
-                        output.writeStaticString("\n\n")
-                    }
+    /// - Returns: How many bytes the whole events among them take.
+    private mutating func relayEvents(
+        of bytes: UnsafeRawBufferPointer, into output: inout ByteBuffer
+    ) -> (taken: Int, Outcome) {
+        var taken = 0
+        while true {
+            let rest = UnsafeRawBufferPointer(rebasing: bytes[taken...])
+            guard let end = SSEScanner.nextEventEnd(in: rest, from: &position) else { return (taken, .open) }
+            position.discard(end)
+            taken += end
+            let outcome = relay(event: UnsafeRawBufferPointer(rebasing: rest[..<end]), into: &output)
+            guard outcome == .open else { return (taken, outcome) }
+        }
+    }
+
+    private mutating func relay(event bytes: UnsafeRawBufferPointer, into output: inout ByteBuffer) -> Outcome {
+        switch SSEEvent.payload(in: bytes) {
+        case .comment:
+            output.writeBytes(bytes)
+            return .open
+        case .done:
+            return .done
+        case .data(let span):
+            let json = UnsafeRawBufferPointer(rebasing: bytes[span])
+            return relay(json, into: &output) { edits, output in
+                output.writeBytes(UnsafeRawBufferPointer(rebasing: bytes[..<span.lowerBound]))
+                output.writeApplying(edits, to: json)
+                output.writeBytes(UnsafeRawBufferPointer(rebasing: bytes[span.upperBound...]))
+            }
+        case .joined(let lines):
+            return lines.withUnsafeBytes { json in
+                relay(json, into: &output) { edits, output in
+                    output.writeStaticString("data: ")
+                    // JSON knows no raw line feed inside a string, so between its tokens a space serves as well.
+                    let line = applyEdits(edits, to: json).map { $0 == UInt8(ascii: "\n") ? UInt8(ascii: " ") : $0 }
+                    output.writeBytes(line)
+                    output.writeStaticString("\n\n")
                 }
             }
         }

@@ -227,9 +227,10 @@ package final class Journal: Sendable {
     func append(_ record: JournalRecord, _ state: inout State) throws(JournalFailure) -> UInt64 {
         guard !state.isClosed else { throw JournalFailure(.closed) }
         do throws(JournalFailure) {
-            try Self.write(record, &state, configuration, directory)
+            try Self.write(record, &state, configuration, directory, mayCreate: false)
         } catch {
-            if error.operation != .encode { fail(error) }
+            // The others are about this record, not about the disk.
+            if error.operation == .write { fail(error) }
             throw error
         }
         state.isDirty = true
@@ -240,15 +241,16 @@ package final class Journal: Sendable {
         return state.writtenBytes
     }
 
+    /// - Parameter mayCreate: Nobody else makes segments yet.
     static func write(
         _ record: JournalRecord, _ state: inout State, _ configuration: JournalConfiguration,
-        _ directory: JournalDirectory
+        _ directory: JournalDirectory, mayCreate: Bool
     ) throws(JournalFailure) {
         guard let count = state.buffer.withUnsafeMutableBytes({ record.encode(into: $0) }) else {
             throw JournalFailure(.encode)
         }
         if state.segment.length + count > configuration.segmentBytes {
-            try turn(&state, configuration, directory)
+            try turn(&state, configuration, directory, mayCreate: mayCreate)
         }
         try put(count, &state, configuration)
     }
@@ -273,19 +275,19 @@ package final class Journal: Sendable {
 
     /// Goes on in the next segment; where that fails, the current one stays.
     private static func turn(
-        _ state: inout State, _ configuration: JournalConfiguration, _ directory: JournalDirectory
+        _ state: inout State, _ configuration: JournalConfiguration, _ directory: JournalDirectory, mayCreate: Bool
     ) throws(JournalFailure) {
         let previous = state.segment
         let number = previous.number + 1
-        let file: Int32
-        if let next = state.next {
-            file = next.file
-        } else {
-            // Reached only if records outran the thread; the reservation keeps charges from depending on it.
-            file = try configuration.files.create(
-                directory.path + "/" + JournalSegment.fileName(number), bytes: configuration.segmentBytes)
-            state.next = (number, file)
+        if state.next == nil, mayCreate {
+            state.next = (
+                number,
+                try configuration.files.create(
+                    directory.path + "/" + JournalSegment.fileName(number), bytes: configuration.segmentBytes)
+            )
         }
+        // Every record has its room set aside, so one is there whenever this one is full.
+        guard let file = state.next?.file else { throw JournalFailure(.reserve) }
         let segment = try begin(number, in: file, after: previous, state.incarnation, configuration, directory)
         state.next = nil
         state.ending.append((state.file, previous.length))

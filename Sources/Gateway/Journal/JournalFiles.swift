@@ -99,8 +99,8 @@ final class MappedFile {
 
 /// A number that only grows and that a thread can wait for.
 ///
-/// SAFETY (`@unchecked Sendable`): `value` is only touched with `mutex` held; both primitives live as long as this
-/// does.
+/// SAFETY: `@unchecked Sendable` holds since `value` is only touched with `mutex` held, and both primitives live as
+/// long as this does.
 final class JournalGate: @unchecked Sendable {
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)

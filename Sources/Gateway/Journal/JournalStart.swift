@@ -36,7 +36,7 @@ extension Journal {
                     let sequence = (sequences[open.org] ?? 0) + 1
                     sequences[open.org] = sequence
                     let charge = charge(for: open, tokens: tokens, sequence: sequence, at: configuration.wallTime())
-                    try write(.charge(open.org, charge), &state, configuration, directory)
+                    try write(.charge(open.org, charge), &state, configuration, directory, mayCreate: true)
                     state.segment.lastSequences[open.org] = sequence
                 }
                 let code = files.sync(state.file)

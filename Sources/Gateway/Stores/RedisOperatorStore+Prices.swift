@@ -44,7 +44,8 @@ extension RedisOperatorStore {
         for rate in rates {
             guard (0...Price.rateMax).contains(rate) else {
                 throw OperatorFailure(
-                    .invalid, "A price must be from 0 to \(NanoUSD(unchecked: Price.rateMax)) dollars a million tokens.")
+                    .invalid, "A price must be from 0 to \(NanoUSD(unchecked: Price.rateMax)) dollars a million tokens."
+                )
             }
         }
         let reply: RESPValue

@@ -1,5 +1,5 @@
-import Domain
 import Billing
+import Domain
 import Redis
 
 extension RedisOperatorStore {
@@ -18,7 +18,8 @@ extension RedisOperatorStore {
             facts[line[..<colon]] = line[line.index(after: colon)...]
         }
         let version = facts["redis_version"] ?? "unknown"
-        guard let major = version.split(separator: ".").first.flatMap({ Int($0) }), major >= Self.serverVersionMin else {
+        guard let major = version.split(separator: ".").first.flatMap({ Int($0) }), major >= Self.serverVersionMin
+        else {
             throw OperatorFailure(
                 .invalid, "Redis \(version) is too old: version \(Self.serverVersionMin) or newer is needed.")
         }

@@ -142,7 +142,8 @@ package struct RedisOperatorStore: Sendable {
         case "unknown": throw Self.unknown(id)
         case "lent":
             throw OperatorFailure(
-                .limitReached, "Running requests of '\(id)' need the credit limit it has. Lower it when they have ended.")
+                .limitReached,
+                "Running requests of '\(id)' need the credit limit it has. Lower it when they have ended.")
         default: throw outOfBounds
         }
     }
@@ -151,7 +152,8 @@ package struct RedisOperatorStore: Sendable {
 
     var now: RESPArgument { clock.map { .integer($0()) } ?? "" }
 
-    func read(_ id: OrgID, keys: Bool = false, newestOf month: String = "") async throws(OperatorFailure) -> OrgRecord? {
+    func read(_ id: OrgID, keys: Bool = false, newestOf month: String = "") async throws(OperatorFailure) -> OrgRecord?
+    {
         let reply = try await run(StoreScripts.orgRead, id, [keys ? "keys" : "", .string(month)])
         if reply.isNull { return nil }
         guard let record = OrgRecord(reply) else { throw Self.malformed }

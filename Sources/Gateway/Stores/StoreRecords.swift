@@ -42,7 +42,8 @@ struct OrgRecord {
             requestsPerMinute: limits[0].int64.map(Int.init), tokensPerMinute: limits[1].int64.map(Int.init),
             concurrency: limits[2].int64.map(Int.init))
         self.keys = keys.compactMap { key in
-            guard let pair = key.array, pair.count == 2, let id = pair[0].string, let record = HashRecord(pair[1]) else {
+            guard let pair = key.array, pair.count == 2, let id = pair[0].string, let record = HashRecord(pair[1])
+            else {
                 return nil
             }
             return (id, record)
@@ -122,7 +123,8 @@ extension LedgerEntry {
             guard parts.count >= 2, let amount = Int64(parts[0]), let at = Int64(parts[1]) else { return nil }
             self.init(
                 id: id, kind: kind, amount: NanoUSD(unchecked: amount), requestID: nil, key: nil, model: nil,
-                usage: .zero, isEstimated: false, priceVersion: nil, reference: parts.count > 2 ? String(parts[2]) : nil,
+                usage: .zero, isEstimated: false, priceVersion: nil,
+                reference: parts.count > 2 ? String(parts[2]) : nil,
                 at: WallTime(milliseconds: at))
         }
     }

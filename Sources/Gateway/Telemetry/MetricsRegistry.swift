@@ -6,7 +6,7 @@ package struct MetricsGauges: Sendable {
     package var nodes: [NodeStatus]
     /// Holds that are running.
     package var reservationsOpen: Int
-    /// Charge records that the journal has not yet synced to disk.
+    /// Charges in the journal that Redis has not applied yet.
     package var journalUnsyncedCharges: Int
     package var accessLogDropped: Int
     /// Whether `/readyz` says yes.
@@ -138,7 +138,7 @@ package struct MetricsRegistry: Sendable {
         text.counter("tollgate_upstream_connects_total", "Connections to nodes opened.", value(.upstreamConnects))
         text.counter("tollgate_connections_accepted_total", "Client connections.", value(.connectionsAccepted))
         text.counter("tollgate_received_bytes_total", "Request body bytes from clients.", value(.bytesReceived))
-        text.counter("tollgate_sent_bytes_total", "Response body bytes to clients.", value(.bytesSent))
+        text.counter("tollgate_sent_bytes_total", "Response bytes to clients, heads and framing included.", value(.bytesSent))
         text.counter("tollgate_cost_nanousd_total", "Charged, in billionths of a US dollar.", value(.costNanousd))
         text.counter("tollgate_estimated_charges_total", "Charges without a node's usage.", value(.estimatedCharges))
         text.counter(
@@ -160,7 +160,7 @@ package struct MetricsRegistry: Sendable {
         text.gauge("tollgate_buffered_bytes", "Request bodies held in memory.", value(.bufferedBytes))
         text.gauge("tollgate_reservations_open", "Holds that are running.", Int64(gauges.reservationsOpen))
         text.gauge(
-            "tollgate_journal_unsynced_charges", "Charges not yet synced to disk.",
+            "tollgate_journal_unsynced_charges", "Charges that Redis has not applied yet.",
             Int64(gauges.journalUnsyncedCharges))
         text.gauge("tollgate_ready", "Whether the gateway can serve.", gauges.isReady ? 1 : 0)
         func eachNode(_ name: String, _ help: String, _ value: (NodeStatus) -> Int) {

@@ -82,15 +82,15 @@ struct Customer: Sendable {
     func books(
         settles: Int, within limit: Duration = .seconds(15), sourceLocation: SourceLocation = #_sourceLocation
     ) async throws -> Books {
-        let org = try await eventually("\(org)'s holds to end and \(settles) settles", within: limit) {
+        let balance = try await eventually("\(org)'s holds to end and \(settles) settles", within: limit) { () -> Int? in
             let org = try await show()
             guard org["open_reservations"]?.integer == 0, org["reserved_nanousd"]?.integer == 0 else { return nil }
             // Holds are closed in the same step of the store that applies their charges, so none is on its way now;
             // what was asked for is what must be there, except that the last one may not have begun yet.
-            return try await self.entries().count { $0.type == "settle" } >= settles ? org : nil
-        } as JSONValue
+            guard try await self.entries().count(where: { $0.type == "settle" }) >= settles else { return nil }
+            return org["balance_nanousd"]?.integer
+        }
         let entries = try await self.entries()
-        let balance = org["balance_nanousd"]?.integer ?? -1
         let books = Books(balance: balance, entries: entries)
         #expect(books.settles.count == settles, "\(books.settles)", sourceLocation: sourceLocation)
         #expect(balance == entries.reduce(0) { $0 + $1.amount }, sourceLocation: sourceLocation)

@@ -178,7 +178,7 @@ final class GatewayUnderTest: @unchecked Sendable {
 
     /// The line of one request, waited for: the log is written behind the answers.
     func accessLine(of requestID: String) async throws -> JSONValue {
-        try await eventually("an access-log line of \(requestID)") {
+        try await eventually("an access-log line of \(requestID)") { () -> JSONValue? in
             self.accessLines.first { $0["request_id"]?.string == requestID }
         }
     }
@@ -230,6 +230,7 @@ struct GatewayPlan {
         lines.append("models:")
         for model in models {
             lines.append("  - id: \(model.id)")
+            lines.append("    template_tokens_max: 64")
             lines.append("    price: { input: 1.0, cached_input: 0.5, output: 2.0 }")
             lines += model.options.map { "    \($0)" }
         }

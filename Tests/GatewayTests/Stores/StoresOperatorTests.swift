@@ -75,7 +75,8 @@ private func code(_ body: () async throws(OperatorFailure) -> Void) async -> Ope
             } == .invalid)
         #expect(try await store.org(acme).balance == usd(10))
         #expect(try await store.ledger(org: acme, limit: nil, after: nil) == [first.entry])
-        #expect(try await store.verifyLedger(org: acme) == LedgerVerification(entries: 1, drift: 0, openReservations: 0))
+        #expect(
+            try await store.verifyLedger(org: acme) == LedgerVerification(entries: 1, drift: 0, openReservations: 0))
         await fixture.session.close()
     }
 
@@ -100,7 +101,8 @@ private func code(_ body: () async throws(OperatorFailure) -> Void) async -> Ope
             id: acme, name: "Acme", openingCredit: nil,
             limits: Limits(requestsPerMinute: 1, tokensPerMinute: 2, concurrency: 3), keysMax: nil)
         let changed = try await store.updateOrg(
-            acme, name: "New", creditLimit: usd(2), limits: LimitsUpdate(requestsPerMinute: .unlimited, concurrency: .set(9)))
+            acme, name: "New", creditLimit: usd(2),
+            limits: LimitsUpdate(requestsPerMinute: .unlimited, concurrency: .set(9)))
         #expect(changed.limits == Limits(requestsPerMinute: nil, tokensPerMinute: 2, concurrency: 9))
         #expect(changed.name == "New")
         #expect(changed.creditLimit == usd(2))
@@ -110,7 +112,8 @@ private func code(_ body: () async throws(OperatorFailure) -> Void) async -> Ope
                 _ = try await store.updateOrg(
                     acme, name: nil, creditLimit: nil, limits: LimitsUpdate(tokensPerMinute: .set(-1)))
             } == .invalid)
-        #expect(await code { () throws(OperatorFailure) in _ = try await store.setOrgStatus(acme, .revoked) } == .invalid)
+        #expect(
+            await code { () throws(OperatorFailure) in _ = try await store.setOrgStatus(acme, .revoked) } == .invalid)
         await fixture.session.close()
     }
 

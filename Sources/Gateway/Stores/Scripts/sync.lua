@@ -23,8 +23,11 @@ local account = KEYS[1]
 local prefix = sub(account, 1, -2)
 local S = ARGV[2]
 
-local OK, GAP, STALE, FENCED, UNKNOWN = 0, 1, 2, 3, 4
-local GRANTED, KEY_INVALID, SUSPENDED, LARGER, REQUESTS, TOKENS, CONCURRENCY, BALANCE = 0, 1, 2, 3, 4, 5, 6, 7
+-- status:   0 ok, 1 gap, 2 stale, 3 fenced, 4 unknown org
+-- outcome:  0 granted (second, tokens), 1 key invalid, 2 org suspended, 3 larger than the limit (tokens, limit),
+--           4 requests a minute (limit, wait), 5 tokens a minute (limit, wait), 6 concurrency (limit),
+--           7 balance (1 if it may come back)
+-- Functions capture as few locals as they can: each captured one costs at every call of the script.
 
 -- Clock and account -------------------------------------------------------------------------------------------------
 
@@ -37,7 +40,7 @@ else
 end
 
 local a = call('HMGET', account, 'bal', 'credit', 'now', 'lent', 'status', 'q:' .. S, 'l:' .. S, 'f:' .. S)
-if not a[1] then return { UNKNOWN, 0, 0, 0, 0, 0, now } end
+if not a[1] then return { 4, 0, 0, 0, 0, 0, now } end
 local bal, credit, before, lentAll = tonumber(a[1]), tonumber(a[2]), tonumber(a[3]), tonumber(a[4])
 local q = tonumber(a[6] or 0)
 local incarnation, counter, lent = 0, 0, 0
@@ -53,13 +56,14 @@ local second = floor(now / 1000)
 local others = lentAll - lent
 
 local first = tonumber(ARGV[5])
-if first > q + 1 then return { GAP, q, lent, bal, bal + credit - others, 0, now } end
+if first > q + 1 then return { 1, q, lent, bal, bal + credit - others, 0, now } end
 
 -- Rate windows: 71 buckets of one second in a ring (60 past, the present, 10 ahead), packed: present second, newest
 -- booked second, requests, tokens; then for each bucket requests and tokens. Read whole, written in pieces: copying a
--- window costs more than all else here. ---------------------------------------------------------------------------------
+-- window costs more than all else here.
 
-local BUCKET, HEADER, RING, PIECES = 12, 32, 71, 6
+-- 32 bytes of sums, then 71 buckets of 12: 884 bytes.
+
 local windows, rings = {}, {}
 
 -- Windows of a scope that this call is sure to look at, in one command. MGET knows no wrong type; SET replaces one.
@@ -73,7 +77,7 @@ local function bucket(w, index)
     local changed = w.changed[index]
     if changed then return changed[1], changed[2] end
     if not w.ring then return 0, 0 end
-    return unpackstruct('<I4d', w.ring, HEADER + index * BUCKET + 1)
+    return unpackstruct('<I4d', w.ring, 33 + index * 12)
 end
 
 local function setbucket(w, index, requests, tokens)
@@ -88,12 +92,12 @@ local function window(scope, create)
         w = false
         local ring = rings[scope]
         if ring == nil then ring = call('MGET', prefix .. 'w:' .. scope)[1] end
-        if ring and #ring == HEADER + RING * BUCKET then
+        if ring and #ring == 884 then
             local at, newest, requests, tokens = unpackstruct('<dddd', ring)
-            if second - at < RING then
+            if second - at < 71 then
                 w = { at = at, newest = newest, requests = requests, tokens = tokens, ring = ring, changed = {}, pieces = 0 }
                 for leaving = at - 60, second - 61 do
-                    local index = leaving % RING
+                    local index = leaving % 71
                     local r, t = bucket(w, index)
                     if r > 0 or t > 0 then
                         w.requests = w.requests - r
@@ -115,23 +119,23 @@ end
 local function writewindow(scope, w)
     local key = prefix .. 'w:' .. scope
     local header = pack('<dddd', second, w.newest, w.requests, w.tokens)
-    if w.ring and w.pieces <= PIECES then
+    if w.ring and w.pieces <= 6 then
         call('SETRANGE', key, 0, header)
         for index, b in pairs(w.changed) do
-            call('SETRANGE', key, HEADER + index * BUCKET, pack('<I4d', b[1], b[2]))
+            call('SETRANGE', key, 32 + index * 12, pack('<I4d', b[1], b[2]))
         end
         if w.at ~= second then call('EXPIRE', key, 140) end
         return
     end
     local parts = { header }
-    for index = 0, RING - 1 do parts[index + 2] = pack('<I4d', bucket(w, index)) end
+    for index = 0, 70 do parts[index + 2] = pack('<I4d', bucket(w, index)) end
     call('SET', key, table.concat(parts), 'EX', 140)
 end
 
 local function giveback(scope, booked, count)
     local w = window(scope, false)
     if not w then return end
-    local index = booked % RING
+    local index = booked % 71
     local r, t = bucket(w, index)
     if count > t then count = t end
     if count > 0 then
@@ -149,7 +153,7 @@ local function unused(key, booked, count)
 end
 
 local function book(w, tokens)
-    local index = second % RING
+    local index = second % 71
     local r, t = bucket(w, index)
     setbucket(w, index, r + 1, t + tokens)
     w.requests = w.requests + 1
@@ -162,7 +166,7 @@ end
 local function wait(w, excess, which)
     local aged = 0
     for s = second - 60, second + 10 do
-        local r, t = bucket(w, s % RING)
+        local r, t = bucket(w, s % 71)
         aged = aged + (which == 1 and r or t)
         if aged >= excess then
             local ms = (s + 61) * 1000 - now
@@ -226,18 +230,18 @@ end
 
 -- 2. Late calls and retired journals change nothing more ---------------------------------------------------------------
 
-local status = OK
+local status = 0
 local revI, revC = tonumber(ARGV[3]), tonumber(ARGV[4])
 if a[8] then
-    status = FENCED
+    status = 3
 elseif a[7] and (revI < incarnation or (revI == incarnation and revC <= counter)) then
-    status = STALE
+    status = 2
 end
 
 -- 3. and 4. Admissions in order of arrival -----------------------------------------------------------------------------
 
 local available = bal + credit - others
-if status ~= OK then
+if status ~= 0 then
     -- What a late call charges was lent, and is lent no longer.
     lent = lent - charged
     if lent < 0 then lent = 0 end
@@ -246,84 +250,10 @@ local asked = tonumber(ARGV[6])
 local reply = { status, applied, lent, bal, available, 0, now }
 local own, ownKeys, ownTotal, granted, running = {}, {}, 0, 0, asked
 
-local function admit(key, hold, tokens, org, k, heldByOthers)
-    if k[1] ~= 'active' then return KEY_INVALID, 0, 0 end
-    local wo = (org.rpm or org.tpm) and window('o', true)
-    local wk = (k.rpm or k.tpm) and window('k:' .. key, true)
-    if a[5] ~= 'active' then return SUSPENDED, 0, 0, wo, wk end
-
-    local limit = org.tpm
-    if k.tpm and not (limit and limit <= k.tpm) then limit = k.tpm end
-    if limit and tokens > limit then return LARGER, tokens, limit, wo, wk end
-
-    local longest, named
-    if org.rpm and wo.requests >= org.rpm then longest, named = wait(wo, wo.requests + 1 - org.rpm, 1), org.rpm end
-    if k.rpm and wk.requests >= k.rpm then
-        local ms = wait(wk, wk.requests + 1 - k.rpm, 1)
-        if not longest or ms > longest then longest, named = ms, k.rpm end
-    end
-    if longest then return REQUESTS, named, longest, wo, wk end
-    if org.tpm and wo.tokens + tokens > org.tpm then
-        longest, named = wait(wo, wo.tokens + tokens - org.tpm, 2), org.tpm
-    end
-    if k.tpm and wk.tokens + tokens > k.tpm then
-        local ms = wait(wk, wk.tokens + tokens - k.tpm, 2)
-        if not longest or ms > longest then longest, named = ms, k.tpm end
-    end
-    if longest then return TOKENS, named, longest, wo, wk end
-
-    if org.slots and heldByOthers.total + ownTotal >= org.slots then return CONCURRENCY, org.slots, 0, wo, wk end
-    if k.slots then
-        local count = own[key] or 0
-        local mark = ';' .. key .. '='
-        for i = 1, #heldByOthers do
-            local _, last = find(heldByOthers[i], mark, 1, true)
-            if last then count = count + match(heldByOthers[i], '^%d+', last + 1) end
-        end
-        if count >= k.slots then return CONCURRENCY, k.slots, 0, wo, wk end
-    end
-    if hold > available - running then return BALANCE, bal + credit >= hold and 1 or 0, 0, wo, wk end
-
-    if wo then book(wo, tokens) end
-    if wk then book(wk, tokens) end
-    running = running + hold
-    granted = granted + 1
-    if not own[key] then
-        own[key] = 0
-        ownKeys[#ownKeys + 1] = key
-    end
-    own[key] = own[key] + 1
-    ownTotal = ownTotal + 1
-    return GRANTED, second, tokens, wo, wk
-end
-
--- Appends limit, remaining and reset of the scope with the least remaining.
-local function rates(limit, wo, okey, wk, kkey)
-    local ol, kl = wo and limit.org[okey], wk and limit.key[okey]
-    local w, l = nil, nil
-    local remaining = -1
-    if ol then
-        w, l, remaining = wo, ol, ol - wo[kkey]
-        if remaining < 0 then remaining = 0 end
-    end
-    if kl then
-        local r = kl - wk[kkey]
-        if r < 0 then r = 0 end
-        if not w or r < remaining then w, l, remaining = wk, kl, r end
-    end
-    local n = #reply
-    if not w then
-        reply[n + 1], reply[n + 2], reply[n + 3] = -1, 0, 0
-    else
-        reply[n + 1], reply[n + 2] = l, remaining
-        reply[n + 3] = w.requests > 0 and (w.newest + 61) * 1000 - now or 0
-    end
-end
-
 local slotsKey = prefix .. 's'
 local expired
 
-if status == OK then
+if status == 0 then
     for _ = 1, returns do
         unused(ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]))
         at = at + 3
@@ -342,15 +272,15 @@ if status == OK then
     end
     if admissions > 0 then
         local o = call('HMGET', prefix .. 'limits', 'rpm', 'tpm', 'conc')
-        local org = { rpm = tonumber(o[1] or nil), tpm = tonumber(o[2] or nil), slots = tonumber(o[3] or nil) }
+        local orpm, otpm, oslots = tonumber(o[1] or nil), tonumber(o[2] or nil), tonumber(o[3] or nil)
         -- A journal's word: "until total;key=count;key=count;".
-        local held = { total = 0 }
+        local held, heldTotal = {}, 0
         local words = call('HGETALL', slotsKey)
         for i = 1, #words, 2 do
             if words[i] ~= S then
                 local untilMs, total = match(words[i + 1], '^(%d+) (%d+);')
                 if tonumber(untilMs) > now then
-                    held.total = held.total + total
+                    heldTotal = heldTotal + total
                     held[#held + 1] = words[i + 1]
                 else
                     expired = expired or {}
@@ -367,12 +297,105 @@ if status == OK then
                 k.rpm, k.tpm, k.slots = tonumber(k[2] or nil), tonumber(k[3] or nil), tonumber(k[4] or nil)
                 keys[key] = k
             end
-            local code, x, y, wo, wk = admit(key, tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), org, k, held)
+            local hold, tokens = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+            local code, x, y, wo, wk = 0, 0, 0, false, false
+            repeat
+                if k[1] ~= 'active' then
+                    code = 1
+                    break
+                end
+                wo = (orpm or otpm) and window('o', true)
+                wk = (k.rpm or k.tpm) and window('k:' .. key, true)
+                if a[5] ~= 'active' then
+                    code = 2
+                    break
+                end
+
+                local limit = otpm
+                if k.tpm and not (limit and limit <= k.tpm) then limit = k.tpm end
+                if limit and tokens > limit then
+                    code, x, y = 3, tokens, limit
+                    break
+                end
+                -- Where several scopes refuse, the longest wait is told: less would not help.
+                local longest, named
+                if orpm and wo.requests >= orpm then longest, named = wait(wo, wo.requests + 1 - orpm, 1), orpm end
+                if k.rpm and wk.requests >= k.rpm then
+                    local ms = wait(wk, wk.requests + 1 - k.rpm, 1)
+                    if not longest or ms > longest then longest, named = ms, k.rpm end
+                end
+                if longest then
+                    code, x, y = 4, named, longest
+                    break
+                end
+                if otpm and wo.tokens + tokens > otpm then
+                    longest, named = wait(wo, wo.tokens + tokens - otpm, 2), otpm
+                end
+                if k.tpm and wk.tokens + tokens > k.tpm then
+                    local ms = wait(wk, wk.tokens + tokens - k.tpm, 2)
+                    if not longest or ms > longest then longest, named = ms, k.tpm end
+                end
+                if longest then
+                    code, x, y = 5, named, longest
+                    break
+                end
+
+                if oslots and heldTotal + ownTotal >= oslots then
+                    code, x = 6, oslots
+                    break
+                end
+                if k.slots then
+                    local count = own[key] or 0
+                    local mark = ';' .. key .. '='
+                    for i = 1, #held do
+                        local _, last = find(held[i], mark, 1, true)
+                        if last then count = count + match(held[i], '^%d+', last + 1) end
+                    end
+                    if count >= k.slots then
+                        code, x = 6, k.slots
+                        break
+                    end
+                end
+                if hold > available - running then
+                    code, x = 7, bal + credit >= hold and 1 or 0
+                    break
+                end
+
+                if wo then book(wo, tokens) end
+                if wk then book(wk, tokens) end
+                running = running + hold
+                granted = granted + 1
+                if not own[key] then
+                    own[key] = 0
+                    ownKeys[#ownKeys + 1] = key
+                end
+                own[key] = own[key] + 1
+                ownTotal = ownTotal + 1
+                x, y = second, tokens
+            until true
+
+            -- Of requests and of tokens, the scope with the least remaining; the org's where two are alike.
+            local rl, rr, rs, tl, tr, ts = -1, 0, 0, -1, 0, 0
+            if wo then
+                local reset = wo.requests > 0 and (wo.newest + 61) * 1000 - now or 0
+                if orpm then rl, rr, rs = orpm, wo.requests < orpm and orpm - wo.requests or 0, reset end
+                if otpm then tl, tr, ts = otpm, wo.tokens < otpm and otpm - wo.tokens or 0, reset end
+            end
+            if wk then
+                local reset = wk.requests > 0 and (wk.newest + 61) * 1000 - now or 0
+                if k.rpm then
+                    local left = wk.requests < k.rpm and k.rpm - wk.requests or 0
+                    if rl < 0 or left < rr then rl, rr, rs = k.rpm, left, reset end
+                end
+                if k.tpm then
+                    local left = wk.tokens < k.tpm and k.tpm - wk.tokens or 0
+                    if tl < 0 or left < tr then tl, tr, ts = k.tpm, left, reset end
+                end
+            end
             local n = #reply
             reply[n + 1], reply[n + 2], reply[n + 3] = code, x, y
-            local limit = { org = org, key = k }
-            rates(limit, wo, 'rpm', wk, 'requests')
-            rates(limit, wo, 'tpm', wk, 'tokens')
+            reply[n + 4], reply[n + 5], reply[n + 6] = rl, rr, rs
+            reply[n + 7], reply[n + 8], reply[n + 9] = tl, tr, ts
             at = at + 3
         end
     else
@@ -403,7 +426,7 @@ end
 for scope, w in pairs(windows) do
     if w and w.dirty then writewindow(scope, w) end
 end
-if status ~= OK then
+if status ~= 0 then
     call('HSET', account, 'bal', format('%.0f', bal), 'now', format('%.0f', now), 'lent', format('%.0f', others + lent),
         'q:' .. S, format('%.0f', applied), 'l:' .. S, format('%.0f %.0f %.0f', incarnation, counter, lent))
     return reply
