@@ -183,8 +183,7 @@ def measure_plain(make_servers, rounds, seconds):
         sides = {"nginx": (proxy_pid, proxy_port), "tollgate": (gateway.pid, gateway.port)}
         for _, port in sides.values():
             run_wrk(servers, port, 1)
-        seen, runs = 0, 1
-        seen_before = gateway.ledger()["settled"]
+        seen, runs = gateway.ledger()["settled"], 0
         results = []
         for number in rounds_in_time(rounds):
             one = {}
@@ -203,8 +202,7 @@ def measure_plain(make_servers, rounds, seconds):
             if side == "tollgate" and requests:
                 seen += requests
                 runs += 1
-        result["ledger"] = check_ledger(
-            gateway, seen + seen_before, unseen_max=(runs - 1) * CONNECTIONS)
+        result["ledger"] = check_ledger(gateway, seen, unseen_max=runs * CONNECTIONS)
         result["memory_after_megabytes"] = resident_megabytes(gateway.pid)
         return result
 
@@ -380,7 +378,8 @@ def report(results):
 def main():
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", default=os.path.join(root, ".build/release/tollgate"), help="the gateway to measure")
+    parser.add_argument(
+        "--binary", default=os.path.join(root, ".build/release/tollgate"), help="the gateway to measure")
     parser.add_argument("--quick", action="store_true", help="about half a minute: fewer and shorter rounds")
     parser.add_argument("--rounds", type=int, help="how often each side runs (default 9, quick 3)")
     parser.add_argument("--only", action="append", choices=("plain", "streams", "memory"), help="this part; repeatable")

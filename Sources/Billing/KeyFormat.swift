@@ -120,13 +120,20 @@ package struct KeyRecord: Hashable, Sendable {
     package var pepperID: String
     package var lastFour: String
     package var isActive: Bool
+    /// As of the look-up, so that a suspended org hears of it before its request is read any further; a SYNC has the
+    /// last word.
+    package var isOrgSuspended: Bool
 
-    package init(id: KeyID, org: OrgID, digest: [UInt8], pepperID: String, lastFour: String, isActive: Bool) {
+    package init(
+        id: KeyID, org: OrgID, digest: [UInt8], pepperID: String, lastFour: String, isActive: Bool,
+        isOrgSuspended: Bool = false
+    ) {
         self.id = id
         self.org = org
         self.digest = digest
         self.pepperID = pepperID
         self.lastFour = lastFour
         self.isActive = isActive
+        self.isOrgSuspended = isOrgSuspended
     }
 }

@@ -106,9 +106,34 @@ import Testing
         #expect(answer.status == 403)
         #expect(answer.errorCode == "org_suspended")
         #expect(answer.header("x-should-retry") == "false")
+        // Before anything is said of the body.
+        try await until("the cached key's suspension", within: .seconds(1)) {
+            try await gateway.ask(.post("/v1/chat/completions", "{", key: customer.key)).status == 403
+        }
+        try await until("the same of the models", within: .seconds(1)) {
+            try await gateway.ask(.get("/v1/models", key: customer.key)).status == 403
+        }
         try await gateway.admin("POST", "/admin/v1/orgs/\(customer.org)/resume")
-        #expect(try await gateway.ask(.chat("fast", key: customer.key)).status == 200)
+        try await until("the org's return", within: .seconds(1)) {
+            try await gateway.ask(.chat("fast", key: customer.key)).status == 200
+        }
         _ = try await customer.books(settles: 2)
+    }
+
+    @Test func limitsAndMoneyComeAfterTheModelAndRatesBeforeMoney() async throws {
+        let gateway = try await gateway()
+        let customer = try await Customer.create(on: gateway, limits: ",\"rpm\":1")
+        #expect(try await gateway.ask(.chat("fast", key: customer.key)).status == 200)
+        #expect(try await gateway.ask(.chat("nobody", key: customer.key)).errorCode == "model_not_found")
+        #expect(try await gateway.ask(.post("/v1/chat/completions", "{", key: customer.key)).errorCode == "invalid_json")
+        let tooLong = try await gateway.ask(.chat("fast", key: customer.key, tokens: 1_000_000))
+        #expect(tooLong.status == 400)
+        #expect(tooLong.errorCode == "context_length_exceeded")
+        let broke = try await Customer.create(on: gateway, credit: "0", limits: ",\"rpm\":1")
+        #expect(try await gateway.ask(.chat("fast", key: broke.key)).errorCode == "insufficient_quota")
+        let limited = try await gateway.ask(.chat("fast", key: customer.key, tokens: 100_000))
+        #expect(limited.errorCode == "rate_limit_exceeded")
+        #expect(limited.header("x-should-retry") == nil)
     }
 
     @Test func anUnknownModelGets404() async throws {

@@ -334,6 +334,23 @@ import Testing
         try await customer.expectNoCharge()
     }
 
+    @Test func connectionsBeyondTheirBoundAreClosedAndServedAgainWhenOthersHaveLeft() async throws {
+        let small = try await SmallGateway.withSmallSizes()
+        let gateway = small.gateway
+        let customer = try await Customer.create(on: gateway)
+        let wires = try (0..<SmallGateway.connections).map { _ in try gateway.connect() }
+        // They are counted when the gateway has accepted them.
+        try await until("all of them to be open") {
+            try await Metrics(gateway.metrics()).value("tollgate_connections_open") == Double(SmallGateway.connections)
+        }
+        let extra = try gateway.connect()
+        _ = try await blocking { try extra.waitForClose() }
+        for wire in wires { wire.close() }
+        try await until("service again") {
+            (try? await gateway.ask(.get("/v1/models", key: customer.key)).status) == 200
+        }
+    }
+
     // MARK: Time
 
     @Test func aBodyThatNeverEndsGets408() async throws {

@@ -28,6 +28,9 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
         case idle
         /// A request is received or answered. Exits: idle, discarding, closed.
         case serving
+        /// A request without a body is answered before the decoder has said that it ended. Exits: idle, discarding,
+        /// closed.
+        case ending
         /// The last answer is written or on its way; what the client still sends is dropped. Exits: closed.
         case discarding(bytes: Int)
         case closed
@@ -89,6 +92,7 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
         switch state {
         case .closed: return
         case .discarding: return discard(part)
+        case .ending: return endUnread(part)
         case .idle: begin(part)
         case .serving:
             if waiting.isEmpty, !isRequestWhole { deliver(part) } else { enqueue(part) }
@@ -140,7 +144,7 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
             isLastRequest = true
             exchange?.bodyFailed(failure)
         case .serving: poison = failure
-        case .discarding, .closed: context.close(promise: nil)
+        case .ending, .discarding, .closed: context.close(promise: nil)
         }
     }
 
@@ -207,7 +211,11 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
     func answerEnded(closes: Bool) {
         exchange = nil
         guard case .serving = state else { return }
-        if closes || !isRequestWhole { return endOutput() }
+        if closes { return endOutput() }
+        guard isRequestWhole else {
+            state = .ending
+            return arm(.discard, nanoseconds: Self.discardedNanoseconds)
+        }
         state = .idle
         serveNext()
     }
@@ -266,6 +274,13 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
         exchange.refuseUnreadable(failure)
     }
 
+    private func endUnread(_ part: HTTPServerRequestPart) {
+        guard case .end = part else { return endOutput() }
+        disarm()
+        state = .idle
+        serveNext()
+    }
+
     private func discard(_ part: HTTPServerRequestPart) {
         guard case .discarding(let dropped) = state else { return }
         switch part {
@@ -298,6 +313,7 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
         case .idle: closeIdle()
         case .serving: writer.closeAfterAnswer()
         case .discarding, .closed: break
+        case .ending: context.close(promise: nil)
         }
     }
 

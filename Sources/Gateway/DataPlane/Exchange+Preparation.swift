@@ -41,6 +41,7 @@ extension Exchange {
 
     private func keyFound(_ record: KeyRecord) {
         key = record
+        if record.isOrgSuspended { return perform(machine.refused(Failure(Refusal.orgSuspended))) }
         if let length = incoming?.contentLength, length > snapshot.limits.bodyBytes, endpoint?.isInference == true {
             return perform(machine.refused(bodyTooLarge))
         }
@@ -90,6 +91,13 @@ extension Exchange {
         guard scanned.endpoint.generates else { return }
         let each = scanned.maxTokens ?? model.configuration.maxOutputTokens
         maxTokens = each
+        // Of the prompt only a bound is known, and the node judges; this much no prompt could leave room for.
+        if let context = model.configuration.contextTokens, each > context {
+            throw Failure(
+                .contextLengthExceeded,
+                "This model's maximum context length is \(context) tokens, but \(each) were asked for. Lower max_tokens.",
+                parameter: "max_tokens")
+        }
         let (all, overflow) = each.multipliedReportingOverflow(by: scanned.choices)
         guard !overflow else { throw tooManyTokens }
         completionTokensMax = all

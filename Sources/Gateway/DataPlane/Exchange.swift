@@ -116,6 +116,8 @@ package final class Exchange {
         loop.began(self)
         loop.metrics.add(1, to: .requestsOpen)
         incoming = head
+        // Nothing is left to read of it: an early refusal need not cost the client its connection.
+        isBodyComplete = !head.isChunked && (head.contentLength ?? 0) == 0
         trace = head.traceparent.flatMap(TraceContext.init(traceparent:))?.child(using: &loop.generator)
         if let failure = routeFailure(head) ?? head.defect { return perform(machine.refused(failure)) }
         arm(.request, after: snapshot.timeouts.request)

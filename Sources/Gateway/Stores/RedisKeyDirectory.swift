@@ -26,15 +26,35 @@ package final class RedisKeyDirectory {
         ) { result in
             switch result {
             case .success(.array(let fields)) where fields.count == 5:
-                completion(.success(Self.record(id, fields)))
+                guard let record = Self.record(id, fields) else { return completion(.success(nil)) }
+                self.addStatus(of: record, completion: completion)
             case .success:
                 completion(.failure(.refused("the reply is no directory entry")))
-            case .failure(.server(let code, let message)):
-                completion(.failure(.refused("\(code) \(message)")))
-            case .failure:
-                completion(.failure(.unreachable))
+            case .failure(let error):
+                completion(.failure(Self.failure(error)))
             }
         }
+    }
+
+    /// The org's own slot says whether it is suspended.
+    private func addStatus(
+        of record: KeyRecord, completion: @escaping (Result<KeyRecord?, LedgerTransportFailure>) -> Void
+    ) {
+        client.send(["HGET", .string(StoreKeys.account(record.org)), "status"], timeout: Self.timeout) { result in
+            switch result {
+            case .success(let status):
+                var record = record
+                record.isOrgSuspended = status.string == AccountStatus.suspended.rawValue
+                completion(.success(record))
+            case .failure(let error):
+                completion(.failure(Self.failure(error)))
+            }
+        }
+    }
+
+    private static func failure(_ error: RedisError) -> LedgerTransportFailure {
+        if case .server(let code, let message) = error { return .refused("\(code) \(message)") }
+        return .unreachable
     }
 
     private static func record(_ id: KeyID, _ fields: [RESPValue]) -> KeyRecord? {

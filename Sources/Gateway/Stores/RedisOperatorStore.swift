@@ -133,6 +133,8 @@ package struct RedisOperatorStore: Sendable {
     package func setOrgStatus(_ id: OrgID, _ status: AccountStatus) async throws(OperatorFailure) -> OrgSummary {
         guard status != .revoked else { throw OperatorFailure(.invalid, "An org is active or suspended.") }
         try await update(id, ["", "", .string(status.rawValue), "", "", ""])
+        // What gateways have cached of the org's keys says whether it is suspended.
+        _ = try await command("INCR", .string(StoreKeys.authVersion))
         return try await org(id)
     }
 

@@ -12,6 +12,12 @@ struct SharedGateway: Sendable {
         ("fast", "", ["context_tokens: 131072"]),
         // Of one suite alone: what never reaches a node shows in its counts.
         ("quiet", "", []),
+        // Of the tests that look at what it got: only the last requests are kept.
+        ("recorded", "", []),
+        // Of one test alone, which cordons it.
+        ("spare", "", []),
+        // Of one test alone, which counts.
+        ("counted", "", []),
         ("bad-json", "bad_json", []),
         ("no-usage", "no_usage", []),
         ("no-done", "no_done", []),

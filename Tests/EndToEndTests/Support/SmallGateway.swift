@@ -7,11 +7,12 @@ struct SmallGateway: Sendable {
     let slow: SimulatedNode
 
     static let bodyBytes = 64 << 10
+    static let connections = 100
     static let headerBytes = 4 << 10
 
     private static let sizes = Task { () async throws -> SmallGateway in
         try await start([
-            "limits: { body_bytes: 64KiB, header_bytes: 4KiB, buffered_bytes: 96KiB, connections: 200 }"
+            "limits: { body_bytes: 64KiB, header_bytes: 4KiB, buffered_bytes: 96KiB, connections: 100 }"
         ])
     }
 

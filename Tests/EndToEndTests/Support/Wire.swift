@@ -69,11 +69,8 @@ final class Wire: @unchecked Sendable {
             // SAFETY: `sockaddr_in` is one of the layouts that `connect` reads through `sockaddr`.
             connect(descriptor, bytes.baseAddress?.assumingMemoryBound(to: sockaddr.self), socklen_t(bytes.count))
         }
-        guard result == 0 else {
-            let code = errno
-            Glibc.close(descriptor)
-            throw Failure.system(call: "connect", errno: code)
-        }
+        // Whatever is thrown from here on, `deinit` closes the descriptor.
+        guard result == 0 else { throw Failure.system(call: "connect", errno: errno) }
     }
 
     deinit { close() }
