@@ -4,8 +4,8 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := -c release --static-swift-stdlib
 BINARY := .build/release/tollgate
-PACKAGES := libcurl4-openssl-dev libssl-dev libhiredis-dev redis-server pkg-config
-BENCH_PACKAGES := $(PACKAGES) nginx wrk
+PACKAGES := curl libcurl4-openssl-dev libssl-dev libhiredis-dev redis-server pkg-config
+BENCH_PACKAGES := $(PACKAGES) nginx wrk python3
 # Test suites that need no server.
 QUICK := DomainTests|JSONTests|OpenAIProtocolTests|RoutingTests|BillingTests|ArchitectureTests
 

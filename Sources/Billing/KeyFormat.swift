@@ -94,6 +94,8 @@ package struct ParsedKey: Sendable {
 package struct KeySecret: Sendable, CustomStringConvertible, CustomReflectable {
     private var words: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0, 0, 0)
 
+    /// SAFETY: the 48 bytes of `words` hold the at most 43 that are written.
+    ///
     /// - Parameter bytes: As many as are there, at most 43.
     package init(_ bytes: some Collection<UInt8>) {
         withUnsafeMutableBytes(of: &words) { storage in
@@ -101,6 +103,8 @@ package struct KeySecret: Sendable, CustomStringConvertible, CustomReflectable {
         }
     }
 
+    /// SAFETY: 43 of the 48 bytes of `words`, for as long as the copy lives.
+    ///
     /// - Parameter body: The pointer is valid only inside.
     package func withBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
         withUnsafeBytes(of: words) { body(UnsafeRawBufferPointer(rebasing: $0[..<KeyFormat.secretBytes])) }

@@ -37,6 +37,8 @@ struct Serve: AsyncParsableCommand {
     var config: String?
 
     mutating func run() async throws {
+        // Until the reloader listens there is nothing to reload, and a SIGHUP must not end the start.
+        signal(SIGHUP, SIG_IGN)
         let environment = ProcessInfo.processInfo.environment
         guard let file = config ?? environment["TOLLGATE_CONFIG"] else {
             throw CommandFailure("no configuration: give --config FILE, or set TOLLGATE_CONFIG")

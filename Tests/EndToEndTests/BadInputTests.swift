@@ -19,6 +19,9 @@ import Testing
             #expect(node.stats.requests == requestsBefore, sourceLocation: sourceLocation)
             let answer = try await gateway.ask(.chat("quiet", key: customer.key))
             #expect(answer.status == 200, sourceLocation: sourceLocation)
+            // The next test begins with this count.
+            let after = requestsBefore + 1
+            _ = try await node.stats { $0.requests == after }
         }
     }
 
@@ -303,6 +306,8 @@ import Testing
             #expect(answer.status == 200, "\(text.prefix(250).debugDescription): \(answer.text)")
         }
         _ = try await setup.customer.books(settles: good.count)
+        let after = setup.requestsBefore + good.count
+        _ = try await setup.node.stats { $0.requests == after }
     }
 
     // MARK: Precedence

@@ -253,10 +253,10 @@ import Testing
 
     @Test func aHalfClosedClientIsGone() async throws {
         let (gateway, shared, customer) = try await shared()
-        let node = shared.node("prefill")
+        let node = shared.node("prefill-halved")
         let before = node.stats
         let wire = try gateway.connect()
-        try wire.send(Ask.chat("prefill", key: customer.key, tokens: 3))
+        try wire.send(Ask.chat("prefill-halved", key: customer.key, tokens: 3))
         _ = try await node.stats { $0.requests > before.requests }
         wire.halfClose()
         _ = try await node.stats { $0.aborted > before.aborted }

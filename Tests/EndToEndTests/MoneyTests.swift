@@ -18,8 +18,8 @@ import Testing
 
     @Test func aClientThatLeavesBeforeDispatchPaysNothing() async throws {
         let (gateway, shared, customer) = try await shared()
-        let before = shared.node("quiet").stats.requests
-        let bytes = Ask.chat("quiet", key: customer.key).bytes
+        let before = shared.node("unreached").stats.requests
+        let bytes = Ask.chat("unreached", key: customer.key).bytes
         for cut in [bytes.count - 1, bytes.count - 40, 60] {
             let wire = try gateway.connect()
             try wire.send(Array(bytes[..<cut]))
@@ -29,14 +29,14 @@ import Testing
             try await Metrics(gateway.metrics()).value("tollgate_buffered_bytes") == 0
         }
         try await customer.expectNoCharge()
-        #expect(shared.node("quiet").stats.requests == before)
+        #expect(shared.node("unreached").stats.requests == before)
     }
 
     @Test func aClientThatLeavesDuringPrefillPaysThePromptAndTheNodeStopsAtOnce() async throws {
         let (gateway, shared, customer) = try await shared()
-        let node = shared.node("prefill")
+        let node = shared.node("prefill-left")
         var delays: [Double] = []
-        let ask = Ask.chat("prefill", key: customer.key, stream: true)
+        let ask = Ask.chat("prefill-left", key: customer.key, stream: true)
         for _ in 0..<3 {
             let before = node.stats
             let wire = try gateway.connect()
@@ -59,9 +59,9 @@ import Testing
     @Test(arguments: [false, true])
     func aClientThatLeavesInMidStreamPaysThePromptAndWhatItGot(resets: Bool) async throws {
         let (gateway, shared, customer) = try await shared()
-        let node = shared.node("slow")
+        let node = shared.node("slow-left")
         let before = node.stats
-        let ask = Ask.chat("slow", key: customer.key, stream: true, tokens: 2_000)
+        let ask = Ask.chat("slow-left", key: customer.key, stream: true, tokens: 2_000)
         let wire = try gateway.connect()
         try wire.send(ask)
         let got = try await blocking {
@@ -87,9 +87,9 @@ import Testing
 
     @Test func aPlainRequestWhoseClientLeavesIsChargedItsPromptAndAborted() async throws {
         let (gateway, shared, customer) = try await shared()
-        let node = shared.node("slow")
+        let node = shared.node("slow-left")
         let before = node.stats
-        let ask = Ask.chat("slow", key: customer.key, tokens: 2_000)
+        let ask = Ask.chat("slow-left", key: customer.key, tokens: 2_000)
         let wire = try gateway.connect()
         try wire.send(ask)
         _ = try await node.stats { $0.generatedTokens > before.generatedTokens }
@@ -268,8 +268,8 @@ import Testing
 
     @Test func exactlyAsManyStreamsRunAtOnceAsTheBalanceHolds() async throws {
         let (gateway, shared, _) = try await shared()
-        let node = shared.node("prefill")
-        let ask = Ask.chat("prefill", stream: true, tokens: 2)
+        let node = shared.node("prefill-held")
+        let ask = Ask.chat("prefill-held", stream: true, tokens: 2)
         let hold = ((ask.body?.count ?? 0) + 64) * GatewayUnderTest.inputPrice + 2 * GatewayUnderTest.outputPrice
         let digits = String(hold * 7 + hold / 2)
         let customer = try await Customer.create(

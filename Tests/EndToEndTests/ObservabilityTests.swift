@@ -123,18 +123,18 @@ import Testing
     @Test func openConnectionsAndRequestsAreGauged() async throws {
         let (gateway, shared, customer) = try await shared()
         let wire = try gateway.connect()
-        let before = shared.node("prefill").stats.requests
-        try wire.send(Ask.chat("prefill", key: customer.key))
-        _ = try await shared.node("prefill").stats { $0.requests > before }
+        let before = shared.node("prefill-gauged").stats.requests
+        try wire.send(Ask.chat("prefill-gauged", key: customer.key))
+        _ = try await shared.node("prefill-gauged").stats { $0.requests > before }
         let metrics = try await Metrics(gateway.metrics())
         #expect(metrics.value("tollgate_requests_open") ?? 0 >= 1)
         #expect(metrics.value("tollgate_connections_open") ?? 0 >= 1)
         #expect(metrics.value("tollgate_reservations_open") ?? 0 >= 1)
-        #expect(metrics.value("tollgate_inflight_requests", ["node": "node-prefill"]) ?? 0 >= 1)
+        #expect(metrics.value("tollgate_inflight_requests", ["node": "node-prefill-gauged"]) ?? 0 >= 1)
         wire.close()
         _ = try await customer.onlySettle()
         try await until("the gauges to fall") {
-            try await Metrics(gateway.metrics()).value("tollgate_inflight_requests", ["node": "node-prefill"]) == 0
+            try await Metrics(gateway.metrics()).value("tollgate_inflight_requests", ["node": "node-prefill-gauged"]) == 0
         }
     }
 
@@ -145,8 +145,7 @@ import Testing
             Ask.chat("recorded", key: customer.key, fields: "\"user\":\"u-trace\",")
                 .with("traceparent", "00-\(trace)-00f067aa0ba902b7-01").with("tracestate", "vendor=value"))
         #expect(answer.status == 200)
-        let record = try #require(
-            shared.node("recorded").stats.recorded.last { String(decoding: $0.body, as: UTF8.self).contains("u-trace") })
+        let record = try await shared.node("recorded").recorded("u-trace")
         let passed = try #require(record.values(of: "traceparent").first?.split(separator: "-").map(String.init))
         #expect(passed.count == 4)
         #expect(passed[1] == trace)

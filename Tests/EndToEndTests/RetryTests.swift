@@ -44,7 +44,6 @@ import Testing
         let setup = try await start(badPort: bad.port)
         let (answers, retries) = try await askUntilBadWasTried(setup, stream: false) { bad.stats.requests }
         #expect(answers.allSatisfy { $0.status == 200 }, "\(answers.map(\.text))")
-        #expect(bad.stats.requests >= 1)
         #expect(retries >= 1)
         _ = try await setup.customer.books(settles: answers.count)
         let attempts = try await setup.gateway.accessLine(of: answers.last!.requestID)["attempts"]?.integer
@@ -71,7 +70,7 @@ import Testing
         let (answers, retries) = try await askUntilBadWasTried(setup, stream: false) { bad.stats.requests }
         #expect(answers.last?.status == 422)
         #expect(retries == 0)
-        #expect(bad.stats.requests == 1)
+        _ = try await bad.stats { $0.requests == 1 }
         _ = try await setup.customer.books(settles: answers.count - 1)
     }
 
@@ -81,8 +80,8 @@ import Testing
         try await setup.good.setFault("status:500")
         let answer = try await setup.gateway.ask(.chat("m", key: setup.customer.key))
         #expect(answer.status == 502)
-        #expect(bad.stats.requests == 1)
-        #expect(setup.good.stats.requests == 1)
+        _ = try await bad.stats { $0.requests == 1 }
+        _ = try await setup.good.stats { $0.requests == 1 }
         try await setup.customer.expectNoCharge()
     }
 
@@ -116,8 +115,8 @@ import Testing
         try await setup.gateway.admin("POST", "/admin/v1/nodes/good/cordon")
         let before = setup.good.stats.requests
         for _ in 0..<20 { #expect(try await setup.gateway.ask(.chat("m", key: setup.customer.key)).status == 200) }
+        _ = try await other.stats { $0.requests == 20 }
         #expect(setup.good.stats.requests == before)
-        #expect(other.stats.requests == 20)
         #expect(try await setup.gateway.nodeStates()["good"] == "cordoned")
         // The word outlives the process.
         #expect(try await setup.gateway.stop().code == 0)
@@ -149,7 +148,7 @@ import Testing
         let gateway = try await GatewayUnderTest.start(plan)
         let customer = try await Customer.create(on: gateway)
         #expect(try await gateway.ask(.chat("m", key: customer.key)).status == 200)
-        let recorded = try #require(node.stats.recorded.last)
+        let recorded = try #require(try await node.stats { !$0.recorded.isEmpty }.recorded.last)
         #expect(recorded.values(of: "authorization") == ["Bearer node-secret-key"])
     }
 
@@ -167,6 +166,7 @@ import Testing
         #expect(answers.count { $0.status == 200 } >= 3)
         #expect(answers.allSatisfy { $0.status == 200 || ($0.status == 503 && $0.errorCode == "overloaded") })
         #expect(answers.contains { $0.status == 503 })
-        #expect(node.stats.requests == answers.count { $0.status == 200 })
+        let served = answers.count { $0.status == 200 }
+        _ = try await node.stats { $0.requests == served }
     }
 }

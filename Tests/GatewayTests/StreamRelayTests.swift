@@ -63,7 +63,8 @@ private func relay(_ parts: [[UInt8]], clientWantsUsage: Bool, completionTokensM
         #expect(!relayed.text.contains("usage"))
         #expect(relayed.usage == .value(TokenUsage(promptTokens: 9, cachedTokens: 0, completionTokens: 3)))
         #expect(relayed.text.contains("Grüße "))
-        #expect(relayed.text.contains(": a comment"))
+        #expect(relayed.text.contains("\n\n: ping\n\n"))
+        #expect(!relayed.text.contains("a comment"))
     }
 
     @Test func usageReachesAClientThatAsked() {
@@ -76,6 +77,30 @@ private func relay(_ parts: [[UInt8]], clientWantsUsage: Bool, completionTokensM
         let relayed = relay([Array(stream.utf8)], clientWantsUsage: true)
         #expect(!relayed.text.contains("up-model"))
         #expect(relayed.text.components("\"model\":\"public\"") == 6)
+    }
+
+    @Test func fieldsThatWouldSteerTheClientStay() {
+        let event = "retry: 1\nid: node-7\nevent: x\n" + chunk(#"{"content":"a"}"#)
+        let relayed = relay([Array(event.utf8)], clientWantsUsage: false)
+        #expect(relayed.text.hasPrefix("data: {"))
+        #expect(!relayed.text.contains("retry") && !relayed.text.contains("node-7"))
+    }
+
+    @Test func whatHasBeenRelayedIsNotKept() {
+        var relay = StreamRelay(
+            model: ModelID(unchecked: "m"), upstreamModelName: "u", clientWantsUsage: false,
+            completionTokensMax: 1_000_000)
+        let event = Array(chunk(#"{"content":"abcdefgh"}"#).utf8)
+        // Every read ends in the middle of an event.
+        var rest: [UInt8] = []
+        for _ in 0..<5_000 {
+            rest.append(contentsOf: event)
+            let part = rest.prefix(rest.count - 5)
+            rest.removeFirst(part.count)
+            var output = ByteBuffer()
+            #expect(relay.feed(ByteBuffer(bytes: part), into: &output) == .open)
+        }
+        #expect(relay.heldBytes < 64 << 10)
     }
 
     @Test func doneIsHeldBackAndWhatFollowsItIsIgnored() {

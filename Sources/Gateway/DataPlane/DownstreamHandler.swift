@@ -52,6 +52,8 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
     private var timerKind = Timer.header
     /// Bytes of the next head have come.
     private var isHeadBegun = false
+    /// This turn of reading brought a part: what else it brought is no head that dawdles.
+    private var hasReadPart = false
 
     private var waiting = CircularBuffer<HTTPServerRequestPart>()
     private var waitingRequests = 0
@@ -89,6 +91,7 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
 
     package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let part = unwrapInboundIn(data)
+        hasReadPart = true
         switch state {
         case .closed: return
         case .discarding: return discard(part)
@@ -100,12 +103,13 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
     }
 
     package func channelReadComplete(context: ChannelHandlerContext) {
-        if case .idle = state {
+        let wasPart = hasReadPart
+        hasReadPart = false
+        if case .idle = state, !wasPart {
             isHeadBegun = true
             // Bytes came but no whole head: from here its sender has the header timeout, not the idle one.
             if timerKind == .idle { arm(.header, nanoseconds: loop.snapshot.timeouts.header) }
         }
-        exchange?.downstreamReadCompleted()
         context.fireChannelReadComplete()
     }
 
@@ -133,7 +137,7 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
             parserError == .headerOverflow
             ? Failure(
                 .headersTooLarge,
-                "The request's headers are larger than \(loop.snapshot.limits.headerBytes) bytes. Send fewer or shorter headers."
+                "The request's headers are too many, or larger than \(loop.snapshot.limits.headerBytes) bytes. Send fewer or shorter ones."
             )
             : Failure(
                 .malformedRequest,
@@ -283,14 +287,11 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
 
     private func discard(_ part: HTTPServerRequestPart) {
         guard case .discarding(let dropped) = state else { return }
-        switch part {
-        case .head: context.close(promise: nil)
-        case .body(let bytes):
-            let total = dropped + bytes.readableBytes
-            state = .discarding(bytes: total)
-            if total > Self.discardedBytesMax { context.close(promise: nil) }
-        case .end: context.close(promise: nil)
-        }
+        // Whatever comes, the answer may still wait to be written: the timer closes, or the client.
+        guard case .body(let bytes) = part else { return }
+        let total = dropped + bytes.readableBytes
+        state = .discarding(bytes: total)
+        if total > Self.discardedBytesMax { context.close(promise: nil) }
     }
 
     // MARK: Reading, timers, drain
@@ -328,7 +329,7 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
         timer = nil
         guard let kind = Timer(rawValue: kind) else { return }
         switch (kind, state) {
-        case (.idle, .idle): context.close(promise: nil)
+        case (.idle, .idle): closeIdle()
         // A client that connected ahead of need: an answer to nothing would meet its next request.
         case (.header, .idle) where !isHeadBegun: context.close(promise: nil)
         case (.header, .idle):

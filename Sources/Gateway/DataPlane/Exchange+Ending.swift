@@ -19,6 +19,8 @@ extension Exchange {
         forget()
         // A node that has said its last word and keeps its connection open is given a moment to close the answer.
         if call != nil { arm(.upstreamEnd, after: Self.upstreamEndNanoseconds) }
+        // Last: the connection's next request may begin within this call.
+        writer.finish()
     }
 
     private func routingOutcome(_ exit: RequestStateMachine.Exit) -> RoutingOutcome {

@@ -174,10 +174,19 @@ extension Exchange {
 
     private func dispatch(to node: NodeEntry, pool: UpstreamPool, modelName: String) {
         guard let scanned, let endpoint, let key else { return }
-        let salted = node.engine == .vllm || node.engine == .sglang
+        var salt: String?
+        if endpoint.generates, node.engine == .vllm || node.engine == .sglang {
+            salt = loop.cacheSalt(of: key.org)
+            guard salt != nil else {
+                finishAssignment(.aborted)
+                return perform(
+                    machine.refused(
+                        Failure(.internalError, "The gateway met an internal error. Please retry.", source: .gateway)))
+            }
+        }
         let plan = PatchPlan(
             upstreamModel: modelName, maxTokens: endpoint.generates ? maxTokens : nil, forceStreamUsage: scanned.stream,
-            cacheSalt: salted && endpoint.generates ? loop.cacheSalt(of: key.org) : nil, engine: node.engine)
+            cacheSalt: salt, engine: node.engine)
         let patched = body.applying(scanned.edits(for: plan, endpoint: endpoint))
         let head = node.requestHead(
             endpoint: endpoint, contentLength: patched.readableBytes, requestID: requestID.description, trace: trace,

@@ -122,8 +122,9 @@ package final class Exchange {
         if let failure = routeFailure(head) ?? head.defect { return perform(machine.refused(failure)) }
         arm(.request, after: snapshot.timeouts.request)
         authenticate(head)
-        guard !machine.isFinished, endpoint?.isInference == true else { return }
+        guard !machine.isFinished else { return }
         arm(.body, after: snapshot.timeouts.body)
+        guard endpoint?.isInference == true else { return }
         if let length = head.contentLength {
             body.reserveCapacity(min(length, Self.bodyReserveMax, snapshot.limits.bodyBytes))
         }
@@ -140,9 +141,9 @@ package final class Exchange {
     func bodyReceived(_ bytes: ByteBuffer) {
         guard !machine.isFinished else { return }
         bodyBytes += bytes.readableBytes
-        // What a request without a body sends along is read and ignored.
-        guard endpoint?.isInference == true else { return }
         guard bodyBytes <= snapshot.limits.bodyBytes else { return perform(machine.refused(bodyTooLarge)) }
+        // What a request that needs no body sends along is read and ignored.
+        guard endpoint?.isInference == true else { return }
         guard bufferWaitSince == nil, loop.services.buffers.take(bytes.readableBytes) else {
             return waitForBuffers(bytes)
         }
@@ -172,8 +173,6 @@ package final class Exchange {
                 .draining, "The gateway is shutting down. Please retry.", source: .gateway,
                 retry: .after(milliseconds: 1_000)))
     }
-
-    func downstreamReadCompleted() {}
 
     func downstreamWritabilityChanged(isWritable: Bool) {
         guard call != nil, isReadingPaused == isWritable else { return }
@@ -297,6 +296,8 @@ extension Exchange: TimerTarget {
                         .requestTimeout, "The request's body did not arrive in time. Send it faster, or a smaller one.")
                 ))
         case .bufferWait: retryBuffers()
+        case .request where dispatchedAt == nil:
+            expire(Failure(.requestTimeout, "The request took too long to arrive and be let in. Please retry."))
         case .request:
             expire(
                 Failure(

@@ -19,10 +19,6 @@ package struct GatewayParts: Sendable {
     let metrics: MetricsRegistry
     let logger: Logger
 
-    func loadPrices() async throws -> PriceBook {
-        PriceBook(try await operators.prices())
-    }
-
     /// After the last request and the last charge.
     func close() async {
         for loop in loops { await loop.close() }

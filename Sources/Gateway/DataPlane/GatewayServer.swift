@@ -14,7 +14,11 @@ import Synchronization
 /// journal has been applied. Order of stop: listener, requests, charges, journal.
 package final class GatewayServer: Sendable {
     /// How often the spending service looks at its retries and heartbeats.
-    static let spendingTick = TimeAmount.milliseconds(50)
+    static let spendingTick = Duration.milliseconds(50)
+    /// How long a start waits for the loops' own connections to Redis.
+    static let storeWait = Duration.seconds(5)
+    /// Between two tries to read prices that changed.
+    static let pricesRetry = Duration.milliseconds(250)
     /// What the store gets after the last request to take the last charges.
     static let flushTime = Duration.seconds(5)
     static let backlog: Int32 = 4_096
@@ -35,6 +39,8 @@ package final class GatewayServer: Sendable {
     let published: Mutex<Published>
     let isDraining = Atomic<Bool>(false)
     private let background: Mutex<[Task<Void, Never>]>
+    /// The change under way, for the next to wait for.
+    private let turn = Mutex<Task<Void, Never>?>(nil)
     private let poller: Mutex<NIOLoopBound<AuthVersionPoller>?>
 
     init(parts: GatewayParts, fleet: FleetService, listener: any Channel) {
@@ -64,34 +70,55 @@ package final class GatewayServer: Sendable {
     /// - Returns: The keys whose change needs a restart: those keep their old value.
     @discardableResult
     package func reload(_ configuration: GatewayConfiguration) async throws -> [String] {
-        let held = published.withLock { $0.configuration }
-        let restart = configuration.needsRestart(comparedTo: held)
-        try await seedPrices(configuration)
-        let prices = try await parts.loadPrices()
-        published.withLock {
-            // Those keys keep what runs, so that the next reload names them again.
-            $0.configuration = configuration.keepingWhatNeedsRestart(of: held)
-            $0.prices = prices
-            $0.version += 1
-        }
-        fleet.replace(configuration)
-        parts.services.buffers.resize(bytesMax: configuration.limits.bufferedBytes)
-        try await publish()
-        return restart
-    }
-
-    /// Prices changed in the store.
-    func pricesChanged() async {
-        do {
-            let prices = try await parts.loadPrices()
+        try await inTurn { [self] in
+            let held = published.withLock { $0.configuration }
+            try await operators.seedPrices(of: configuration, logger: parts.logger)
+            let prices = try await operators.loadPrices()
             published.withLock {
+                // Those keys keep what runs, so that the next reload names them again.
+                $0.configuration = configuration.keepingWhatNeedsRestart(of: held)
                 $0.prices = prices
                 $0.version += 1
             }
+            fleet.replace(configuration)
+            parts.services.buffers.resize(bytesMax: configuration.limits.bufferedBytes)
             try await publish()
-        } catch {
-            parts.logger.warning("prices could not be read; the last ones stay", metadata: ["error": "\(error)"])
+            return configuration.needsRestart(comparedTo: held)
         }
+    }
+
+    /// Prices changed in the store: reads them until that succeeds, since nobody will say it again.
+    func pricesChanged() async {
+        while !isDraining.load(ordering: .relaxed) {
+            do {
+                return try await inTurn { [self] in
+                    let prices = try await operators.loadPrices()
+                    published.withLock {
+                        $0.prices = prices
+                        $0.version += 1
+                    }
+                    try await publish()
+                }
+            } catch {
+                parts.logger.warning("prices could not be read; trying again", metadata: ["error": "\(error)"])
+                try? await Task.sleep(for: Self.pricesRetry)
+            }
+        }
+    }
+
+    /// One change after the other, or the older of two could be published last.
+    private func inTurn<Result: Sendable>(
+        _ change: @escaping @Sendable () async throws -> Result
+    ) async throws -> Result {
+        let task = turn.withLock { last in
+            let task = Task { [last] in
+                await last?.value
+                return try await change()
+            }
+            last = Task { _ = await task.result }
+            return task
+        }
+        return try await task.value
     }
 
     private func publish() async throws {
@@ -101,23 +128,6 @@ package final class GatewayServer: Sendable {
         for loop in parts.loops {
             // Read on the loop: a name that resolves anew meanwhile is told to the loop after this.
             try await loop.run { [fleet] in $0.publish(snapshot, addresses: fleet.addresses(of:)) }
-        }
-    }
-
-    /// Prices in the file seed the store once; from then on the store is the truth, and a difference is only said.
-    func seedPrices(_ configuration: GatewayConfiguration) async throws {
-        for model in configuration.models {
-            guard let price = model.price else { continue }
-            let stored = try await operators.seedPrice(
-                model: model.id, input: price.input, cachedInput: price.cachedInput, output: price.output)
-            let same =
-                stored.price.input == price.input && stored.price.cachedInput == price.cachedInput
-                && stored.price.output == price.output
-            if !same {
-                parts.logger.warning(
-                    "the price in the configuration differs from the store's, which holds; change it with 'tollgate price set'",
-                    metadata: ["model": "\(model.id)"])
-            }
         }
     }
 

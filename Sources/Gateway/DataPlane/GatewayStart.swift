@@ -62,16 +62,13 @@ extension GatewayServer {
                 accessLog: try AccessLog.open(configuration.accessLog), logger: logger)
             undo.add { services.accessLog?.close() }
 
-            for model in configuration.models {
-                guard let price = model.price else { continue }
-                _ = try await operators.seedPrice(
-                    model: model.id, input: price.input, cachedInput: price.cachedInput, output: price.output)
-            }
-            let prices = PriceBook(try await operators.prices())
+            try await operators.seedPrices(of: configuration, logger: logger)
+            let prices = try await operators.loadPrices()
             let snapshot = GatewaySnapshot(configuration: configuration, fleet: fleet.fleet, prices: prices)
             let loops = try await makeLoops(
                 group, services: services, peppers: peppers, redis: redisConfiguration, snapshot: snapshot)
             undo.add { for loop in loops { await loop.close() } }
+            try await waitForStore(loops, redis: redisConfiguration)
             fleetLoops.withLock { $0 = loops }
             for loop in loops { try await loop.run { $0.publish(snapshot, addresses: { _ in [] }) } }
             do {
@@ -98,7 +95,6 @@ extension GatewayServer {
                 logger: logger)
             let listener = try await listen(configuration, loops: loops, group: group)
             let server = GatewayServer(parts: parts, fleet: fleet, listener: listener)
-            try await server.seedPrices(configuration)
             server.startBackground()
             logger.info("listening", metadata: ["address": "\(configuration.listen.host):\(server.port)"])
             return server
@@ -148,10 +144,19 @@ extension GatewayServer {
             }.get()
             loops.append(handle)
         }
-        for loop in loops {
-            while await !loop.isStoreConnected { try await Task.sleep(for: .milliseconds(5)) }
-        }
         return loops
+    }
+
+    private static func waitForStore(_ loops: [LoopHandle], redis: RedisConfiguration) async throws {
+        let deadline = MonotonicTime.now().advanced(by: storeWait)
+        for loop in loops {
+            while await !loop.isStoreConnected {
+                guard MonotonicTime.now() < deadline else {
+                    throw GatewayStartFailure("Redis at \(redis.url) stopped answering during the start; start again")
+                }
+                try await Task.sleep(for: .milliseconds(5))
+            }
+        }
     }
 
     private static func listen(
@@ -187,9 +192,7 @@ extension GatewayServer {
     private static func initialize(
         _ channel: any Channel, on loop: LoopContext, decoder: NIOHTTPDecoderLimitConfiguration
     ) throws {
-        let open = loop.services.connections.wrappingAdd(1, ordering: .relaxed).newValue
-        guard open <= loop.snapshot.limits.connections else {
-            loop.services.connections.wrappingSubtract(1, ordering: .relaxed)
+        guard loop.services.connections.load(ordering: .relaxed) < loop.snapshot.limits.connections else {
             return channel.close(promise: nil)
         }
         loop.metrics.count(.connectionsAccepted)
@@ -210,7 +213,7 @@ extension GatewayServer {
         let ticking = Task {
             while !Task.isCancelled {
                 loops[0].execute { $0.services.spending.tick(on: $0.transport) }
-                try? await Task.sleep(for: .milliseconds(50))
+                try? await Task.sleep(for: Self.spendingTick)
             }
         }
         loops[0].eventLoop.execute { [weak self, redis = loops[0].redis] in

@@ -21,6 +21,8 @@ package final class HTTP1ResponseWriter: ResponseWriter {
     /// HTTP/1.0 knows no chunks: the stream ends with the connection.
     private var isChunked = true
     private var isClosing = false
+    /// The answer's last byte is written; ``finish()`` is still to come.
+    private var isAnswered = false
     /// The answer to a HEAD request: the head that a body would have, and none.
     private var isBodiless = false
     /// Written and not yet flushed.
@@ -71,7 +73,7 @@ package final class HTTP1ResponseWriter: ResponseWriter {
             bytesWritten += size
             context.writeAndFlush(NIOAny(body), promise: nil)
         }
-        handler.answerEnded(closes: isClosing)
+        isAnswered = true
     }
 
     package func beginStream(_ head: AnswerHead) {
@@ -110,6 +112,12 @@ package final class HTTP1ResponseWriter: ResponseWriter {
         sendPending(flushing: true)
         // The connection may now be idle for long.
         pending = ByteBuffer()
+        isAnswered = true
+    }
+
+    package func finish() {
+        guard isAnswered else { return }
+        isAnswered = false
         handler.answerEnded(closes: isClosing)
     }
 

@@ -23,6 +23,7 @@ package struct IncomingHead {
         route = Endpoint.match(method: head.method.rawValue, path: head.uri)
         var hosts = 0
         var contentTypes = 0
+        var traceparents = 0
         var encodedBody = false
         var isOddlyCoded = false
         var jsonBody = true
@@ -33,8 +34,12 @@ package struct IncomingHead {
             case 4 where Self.equal(name, "host"): hosts += 1
             case 6 where Self.equal(name, "expect"): expectsContinue = Self.equal(value, "100-continue")
             case 7 where Self.equal(name, "upgrade"): isUpgrade = true
-            case 11 where Self.equal(name, "traceparent"): traceparent = value
-            case 10 where Self.equal(name, "tracestate"): tracestate = value
+            case 11 where Self.equal(name, "traceparent"):
+                // Two of them say nothing that could be trusted (W3C Trace Context).
+                traceparent = traceparents == 0 ? value : nil
+                traceparents += 1
+            case 10 where Self.equal(name, "tracestate"):
+                tracestate = tracestate.map { "\($0),\(value)" } ?? value
             case 12 where Self.equal(name, "content-type"):
                 contentTypes += 1
                 jsonBody = Self.isJSON(value)
@@ -53,7 +58,8 @@ package struct IncomingHead {
             defect = Failure(.malformedRequest, "The request needs exactly one Host header.")
         } else if isOddlyCoded {
             defect = Failure(
-                .malformedRequest, "Of transfer codings only 'chunked' is accepted, once. Send that, or Content-Length.")
+                .malformedRequest, "Of transfer codings only 'chunked' is accepted, once. Send that, or Content-Length."
+            )
         } else if isChunked, contentLength != nil || head.version.minor == 0 {
             defect = Failure(
                 .malformedRequest, "The request's length is ambiguous. Send Content-Length or chunks, not both.")

@@ -76,9 +76,10 @@ package final class KeyAuthenticator {
     package func flush() { cache.flush() }
 
     /// Derived from the pepper, so that replicas agree and customers cannot compute one another's.
-    func cacheSalt(of org: OrgID) -> String {
-        let digest = hasher.digest(KeySecret(Array("cache_salt:\(org)".utf8))) ?? []
-        return digest.prefix(16).map { byte in
+    ///
+    /// - Returns: nil where libcrypto fails: better no answer than orgs that share a cache.
+    func cacheSalt(of org: OrgID) -> String? {
+        hasher.tag("cache_salt:\(org)")?.prefix(16).map { byte in
             let digits = String(byte, radix: 16)
             return digits.count == 1 ? "0" + digits : digits
         }.joined()

@@ -87,10 +87,10 @@ package final class LoopContext {
 
     /// What keeps one org's prefix cache apart from another's on a shared node: the same on every replica, and nothing
     /// that a customer could guess for somebody else.
-    func cacheSalt(of org: OrgID) -> String {
+    func cacheSalt(of org: OrgID) -> String? {
         if let salt = cacheSalts[org] { return salt }
         if cacheSalts.count >= Self.cacheSaltsMax { cacheSalts.removeAll(keepingCapacity: true) }
-        let salt = keys.cacheSalt(of: org)
+        guard let salt = keys.cacheSalt(of: org) else { return nil }
         cacheSalts[org] = salt
         return salt
     }
@@ -102,6 +102,7 @@ package final class LoopContext {
 
     func register(_ connection: DownstreamHandler) {
         connections[ObjectIdentifier(connection)] = connection
+        services.connections.wrappingAdd(1, ordering: .relaxed)
         metrics.add(1, to: .connectionsOpen)
     }
 

@@ -255,12 +255,17 @@ package struct RequestStateMachine: Sendable {
     // MARK: Endings
 
     private mutating func interrupt(_ form: Form, _ failure: Failure, delivered: Int) -> Action {
-        let money: Money = delivered > 0 ? .settleDelivered : .release
-        let answer: Answer =
-            switch form {
-            case .eventStream: .errorEvent(failure)
-            case .largeBody: .truncation(failure)
-            }
+        let money: Money
+        let answer: Answer
+        switch form {
+        case .eventStream:
+            money = delivered > 0 ? .settleDelivered : .release
+            answer = .errorEvent(failure)
+        case .largeBody:
+            // A mebibyte of it went down, or it would have been held.
+            money = .settleDelivered
+            answer = .truncation(failure)
+        }
         return finish(money, answer, cancelsUpstream: true)
     }
 

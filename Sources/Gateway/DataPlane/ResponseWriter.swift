@@ -28,7 +28,7 @@ package struct AnswerHead: Sendable {
 /// Where one request's answer goes: HTTP/1.1 here, HTTP/2 streams beside it. Bound to the request's loop.
 ///
 /// Called by one ``Exchange`` at a time: either `writeAnswer` once, or `beginStream`, any number of `writeStream` and
-/// `flushStream`, then `endStream` or `truncate`.
+/// `flushStream`, then `endStream` or `truncate`; and `finish` last.
 package protocol ResponseWriter: AnyObject {
     /// Bytes that went to the socket for this answer, for the access log.
     var bytesWritten: Int { get }
@@ -41,6 +41,8 @@ package protocol ResponseWriter: AnyObject {
     func writeStream(_ bytes: ByteBuffer)
     func flushStream()
     func endStream()
+    /// The request is settled and recorded: the connection may go on to its next. The last call for an answer.
+    func finish()
     /// Ends the connection (or the stream) in a way that no client takes for a whole answer.
     func truncate()
     /// The connection (where it is one request's alone) ends after this answer.

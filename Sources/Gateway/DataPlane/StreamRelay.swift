@@ -44,6 +44,9 @@ package struct StreamRelay {
         self.completionTokensMax = completionTokensMax
     }
 
+    /// Memory that the unfinished event holds.
+    var heldBytes: Int { tail.capacity }
+
     /// Takes the next bytes of the node's body and appends what goes on to the client.
     package mutating func feed(_ bytes: ByteBuffer, into output: inout ByteBuffer) -> Outcome {
         var held = ByteBuffer()
@@ -54,6 +57,8 @@ package struct StreamRelay {
         guard outcome == .open else { return outcome }
         held.moveReaderIndex(forwardBy: taken)
         guard held.readableBytes > 0 else { return .open }
+        // Bytes that are read must not stay in front of the tail: a stream that never pauses would keep them all.
+        if held.readerIndex > 0 { held.discardReadBytes() }
         tail = held
         return tail.readableBytes > SSELimits.tailBytesMax ? .invalid("event too long") : .open
     }
@@ -76,16 +81,18 @@ package struct StreamRelay {
     private mutating func relay(event bytes: UnsafeRawBufferPointer, into output: inout ByteBuffer) -> Outcome {
         switch SSEEvent.payload(in: bytes) {
         case .comment:
-            output.writeBytes(bytes)
+            // A sign of life goes on; what a node says in it is nobody's business.
+            if bytes.first == UInt8(ascii: ":") { output.writeStaticString(": ping\n\n") }
             return .open
         case .done:
             return .done
         case .data(let span):
             let json = UnsafeRawBufferPointer(rebasing: bytes[span])
             return relay(json, into: &output) { edits, output in
-                output.writeBytes(UnsafeRawBufferPointer(rebasing: bytes[..<span.lowerBound]))
+                // Framed anew: a node's own fields (`retry`, `id`, `event`) would steer the client.
+                output.writeStaticString("data: ")
                 output.writeApplying(edits, to: json)
-                output.writeBytes(UnsafeRawBufferPointer(rebasing: bytes[span.upperBound...]))
+                output.writeStaticString("\n\n")
             }
         case .joined(let lines):
             return lines.withUnsafeBytes { json in

@@ -250,6 +250,14 @@ struct GatewayPlan {
 }
 
 extension SimulatedNode {
+    /// The last request whose body has the mark in it. Waited for: what a node tells of itself comes behind its answers.
+    func recorded(_ mark: String) async throws -> NodeStatistics.RecordedRequest {
+        func find(_ stats: NodeStatistics) -> NodeStatistics.RecordedRequest? {
+            stats.recorded.last { String(decoding: $0.body, as: UTF8.self).contains("\"\(mark)\"") }
+        }
+        return try await eventually("a request marked \(mark)") { find(self.stats) }
+    }
+
     /// A node that serves `model` under its upstream name.
     static func serving(
         _ model: String, speed: NodeSpeed = .instant, fault: String = "", apiKey: String? = nil

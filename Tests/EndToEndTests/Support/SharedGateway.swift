@@ -7,45 +7,56 @@ struct SharedGateway: Sendable {
     let gateway: GatewayUnderTest
     let nodes: [String: SimulatedNode]
 
-    /// What each model's node does. Timeouts of the models are short where a test waits for them.
-    private static let faults: [(model: String, fault: String, options: [String])] = [
-        ("fast", "", ["context_tokens: 131072"]),
-        // Of one suite alone: what never reaches a node shows in its counts.
-        ("quiet", "", []),
-        // Of the tests that look at what it got: only the last requests are kept.
-        ("recorded", "", []),
-        // Of one test alone, which cordons it.
-        ("spare", "", []),
-        // Of one test alone, which counts.
-        ("counted", "", []),
-        ("bad-json", "bad_json", []),
-        ("no-usage", "no_usage", []),
-        ("no-done", "no_done", []),
-        ("more-usage", "usage:+50%", []),
-        ("too-much-usage", "usage:+5000%", []),
-        ("status-500", "status:500", []),
-        ("overrun", "overrun:10", []),
-        ("dies", "die:5", []),
-        ("stalls", "stall:5", ["timeouts: { stream_idle: 700ms }"]),
-        ("late", "first_token:30s", ["timeouts: { first_byte: 700ms }"]),
-        ("closes", "close", []),
+    private struct Plan {
+        var model: String
+        var fault = ""
+        var speed = NodeSpeed.instant
+        var options: [String] = []
+    }
+
+    /// 20 tokens a second or so: slow enough to see each event leave before the next one exists.
+    private static let slow = NodeSpeed.times(0.15)
+    /// Prefill of seconds: time enough to leave in the midst of it.
+    private static let prefill = "first_token:20s"
+
+    private static let plans: [Plan] = [
+        Plan(model: "fast", options: ["context_tokens: 131072"]),
+        Plan(model: "slow", speed: slow),
+        // Each of one suite or test alone: what a node counts and keeps is looked at.
+        Plan(model: "quiet"),
+        Plan(model: "recorded"),
+        Plan(model: "spare"),
+        Plan(model: "counted"),
+        Plan(model: "unreached"),
+        Plan(model: "slow-watched", speed: slow),
+        Plan(model: "slow-left", speed: slow),
+        Plan(model: "prefill-left", fault: prefill),
+        Plan(model: "prefill-held", fault: prefill),
+        Plan(model: "prefill-halved", fault: prefill),
+        Plan(model: "prefill-gauged", fault: prefill),
+        // What goes wrong. Timeouts are short where a test waits for them.
+        Plan(model: "bad-json", fault: "bad_json"),
+        Plan(model: "no-usage", fault: "no_usage"),
+        Plan(model: "no-done", fault: "no_done"),
+        Plan(model: "more-usage", fault: "usage:+50%"),
+        Plan(model: "too-much-usage", fault: "usage:+5000%"),
+        Plan(model: "status-500", fault: "status:500"),
+        Plan(model: "overrun", fault: "overrun:10"),
+        Plan(model: "dies", fault: "die:5"),
+        Plan(model: "stalls", fault: "stall:5", options: ["timeouts: { stream_idle: 700ms }"]),
+        Plan(model: "late", fault: "first_token:30s", options: ["timeouts: { first_byte: 700ms }"]),
+        Plan(model: "closes", fault: "close"),
     ]
 
     private static let started = Task { () async throws -> SharedGateway in
         var plan = GatewayPlan()
         plan.sections = ["retry: { attempts: 2, budget: 100% }"]
         var nodes: [String: SimulatedNode] = [:]
-        for (model, fault, options) in faults {
-            let node = try await SimulatedNode.serving(model, fault: fault)
-            nodes[model] = node
-            plan.serve(model, port: node.port, options: options)
+        for served in plans {
+            let node = try await SimulatedNode.serving(served.model, speed: served.speed, fault: served.fault)
+            nodes[served.model] = node
+            plan.serve(served.model, port: node.port, options: served.options)
         }
-        // 20 tokens a second or so: slow enough to see each event leave before the next one exists.
-        nodes["slow"] = try await SimulatedNode.serving("slow", speed: .times(0.15))
-        plan.serve("slow", port: nodes["slow"]!.port)
-        // Prefill of seconds: time enough to leave in the midst of it.
-        nodes["prefill"] = try await SimulatedNode.serving("prefill", fault: "first_token:20s")
-        plan.serve("prefill", port: nodes["prefill"]!.port)
         return SharedGateway(gateway: try await GatewayUnderTest.start(plan), nodes: nodes)
     }
 
