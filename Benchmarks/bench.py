@@ -5,6 +5,7 @@ Exits 1 where a limit is missed or an answer was wrong.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -18,7 +19,7 @@ import sys
 import time
 
 sys.dont_write_bytecode = True
-from paced import PacedNode, run_in_step  # noqa: E402
+from paced import PacedNode, StreamsInStep  # noqa: E402
 from servers import BenchFailure, Servers, cpu_seconds, resident_megabytes  # noqa: E402
 from streams import Streams  # noqa: E402
 
@@ -28,6 +29,8 @@ IDLE_MEGABYTES_MAX = 50
 OPEN_STREAMS_MEGABYTES_MAX = 200
 
 PART_SECONDS = 75
+# So many tokens of one side, then of the other: about 50 ms each.
+SLICE_TOKENS = 20
 CONNECTIONS = 64
 OPEN_STREAMS = 1_000
 # A simulated node runs 256 sequences at once at most.
@@ -220,27 +223,47 @@ def measure_streams(make_servers, rounds, tokens):
         # nginx changes no bodies: it is given the node's own name of the model.
         sides = {"nginx": (proxy_pid, proxy_port, "node-model"), "tollgate": (gateway.pid, gateway.port, "bench")}
 
-        def run(side, tokens):
-            pid, port, model = sides[side]
-            cpu, redis_cpu, start = cpu_seconds(pid), cpu_seconds(redis_pid), time.monotonic()
-            with run_in_step(node, port, stream_request(port, key, model, tokens), CONNECTIONS, tokens) as streams:
-                seconds = time.monotonic() - start
-                cpu, redis_cpu = cpu_seconds(pid) - cpu, cpu_seconds(redis_pid) - redis_cpu
-                events, reads = streams.check(tokens, model)
-            return {"chunks": events, "cpu_us": cpu / events * 1e6, "redis_cpu_us": redis_cpu / events * 1e6,
-                    "chunks_per_read": events / reads, "chunks_per_second": events / seconds}
+        def run(tokens):
+            """The streams of both sides side by side, a few tokens of the one and then of the other."""
+            with contextlib.ExitStack() as stack:
+                streams, one = {}, {}
+                for side, (pid, port, model) in sides.items():
+                    request = stream_request(port, key, model, tokens)
+                    streams[side] = stack.enter_context(StreamsInStep(node, port, request, CONNECTIONS))
+                    one[side] = {"cpu": 0, "redis_cpu": 0, "seconds": 0}
+
+                def timed(side, act, *arguments):
+                    pid = sides[side][0]
+                    before = cpu_seconds(pid), cpu_seconds(redis_pid), time.monotonic()
+                    act(*arguments)
+                    after = cpu_seconds(pid), cpu_seconds(redis_pid), time.monotonic()
+                    for name, start, end in zip(("cpu", "redis_cpu", "seconds"), before, after):
+                        one[side][name] += end - start
+
+                for side in sides:
+                    timed(side, streams[side].open)
+                for done in range(0, tokens, SLICE_TOKENS):
+                    for side in sides:
+                        timed(side, streams[side].advance, min(SLICE_TOKENS, tokens - done))
+                for side in sides:
+                    timed(side, streams[side].finish)
+                for side, (_, _, model) in sides.items():
+                    events, reads = streams[side].streams.check(tokens, model)
+                    times = one[side]
+                    one[side] = {
+                        "chunks": events, "cpu_us": times["cpu"] / events * 1e6,
+                        "redis_cpu_us": times["redis_cpu"] / events * 1e6, "chunks_per_read": events / reads,
+                        "chunks_per_second": events / times["seconds"]}
+                return one
 
         warm_tokens = 30
-        for side in sides:
-            run(side, warm_tokens)
+        run(warm_tokens)
         results = []
         for number in rounds_in_time(rounds):
-            one = {}
-            for side in sides:
-                one[side] = run(side, tokens)
-                say(f"  round {number} {side}: {one[side]['cpu_us']:.2f} us a chunk, "
-                    f"{one[side]['chunks_per_second']:.0f} chunks/s")
-            results.append(one)
+            results.append(run(tokens))
+            say(f"  round {number}: " + ", ".join(
+                f"{side} {one['cpu_us']:.2f} us a chunk ({one['chunks_per_second']:.0f} chunks/s)"
+                for side, one in results[-1].items()))
         result = median_ratio(results, "cpu_us")
         result["redis_cpu_us"] = statistics.median(one["tollgate"]["redis_cpu_us"] for one in results)
         result["chunks_per_read"] = {

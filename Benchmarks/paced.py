@@ -98,38 +98,52 @@ class PacedNode:
         self.poll.modify(connection, select.EPOLLIN | select.EPOLLONESHOT)
 
 
-def run_in_step(node, port, request, count, tokens):
-    """Streams `tokens` tokens to each of `count` clients. Returns the finished streams, to be checked and closed."""
-    streams = Streams(port, request, count)
-    streams.open()
-    # The requests are on their way: they go out as the sockets connect.
-    connections = []
-    deadline = time.monotonic() + STEP_SECONDS
-    while len(connections) < count:
-        streams.turn(0.001)
-        try:
-            while True:
-                connections.append(node.streams.get_nowait())
-        except queue.Empty:
-            if time.monotonic() > deadline:
-                raise BenchFailure(f"only {len(connections)} of {count} requests arrived") from None
+class StreamsInStep:
+    """`count` streams through one proxy, each at the same token. A context: leaving it closes the clients."""
 
-    def step(data):
-        for connection, _ in connections:
+    def __init__(self, node, port, request, count):
+        self.node, self.port, self.request, self.count = node, port, request, count
+        self.connections, self.tokens = [], 0
+
+    def __enter__(self):
+        self.streams = Streams(self.port, self.request, self.count)
+        return self
+
+    def __exit__(self, *_):
+        self.streams.__exit__()
+
+    def open(self):
+        """Sends the requests, waits until all have reached the node, and begins their answers."""
+        self.streams.open()
+        deadline = time.monotonic() + STEP_SECONDS
+        while len(self.connections) < self.count:
+            self.streams.turn(0.001)
+            try:
+                while True:
+                    self.connections.append(self.node.streams.get_nowait())
+            except queue.Empty:
+                if time.monotonic() > deadline:
+                    raise BenchFailure(f"only {len(self.connections)} of {self.count} requests arrived") from None
+        self.step(STREAM_HEAD + content_event({"role": "assistant", "content": ""}))
+
+    def step(self, data):
+        for connection, _ in self.connections:
             connection.send(data)
-        streams.wait_for_events()
+        self.streams.wait_for_events()
 
-    step(STREAM_HEAD + content_event({"role": "assistant", "content": ""}))
-    for number in range(tokens):
-        step(content_event({"content": " " + WORDS[number % len(WORDS)]}))
-    step(content_event({}, "length"))
-    usage = {
-        "prompt_tokens": USAGE_PROMPT_TOKENS, "completion_tokens": tokens,
-        "total_tokens": USAGE_PROMPT_TOKENS + tokens}
-    for connection, wants_usage in connections:
-        if wants_usage:
-            connection.send(event([], usage=usage))
-        connection.send(http_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
-        node.give_back(connection)
-    streams.finish(STEP_SECONDS)
-    return streams
+    def advance(self, tokens):
+        for _ in range(tokens):
+            self.step(content_event({"content": " " + WORDS[self.tokens % len(WORDS)]}))
+            self.tokens += 1
+
+    def finish(self):
+        self.step(content_event({}, "length"))
+        usage = {
+            "prompt_tokens": USAGE_PROMPT_TOKENS, "completion_tokens": self.tokens,
+            "total_tokens": USAGE_PROMPT_TOKENS + self.tokens}
+        for connection, wants_usage in self.connections:
+            if wants_usage:
+                connection.send(event([], usage=usage))
+            connection.send(http_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+            self.node.give_back(connection)
+        self.streams.finish(STEP_SECONDS)

@@ -12,7 +12,7 @@ extension SpendingStateMachine {
         inFlight = nil
         if answer.isOverspent, !isOverspent { actions.alarms.append(.overspent) }
         isOverspent = answer.isOverspent
-        if answer.status != .unknownOrg, answer.applied > lastSequence {
+        if answer.status != .unknownOrg, answer.applied > lastSequence, phase != .learning {
             stop(.journalBehind(applied: answer.applied, journaled: lastSequence), sent, &actions)
             return actions
         }
@@ -55,7 +55,8 @@ extension SpendingStateMachine {
     /// The journal gave back charges from the first sequence that was asked for.
     /// - Parameters:
     ///   - charges: Consecutive; fewer than asked where the journal reads in parts. Empty where it does not have the
-    /// first.   - unread: The sum of what was asked for and is not in `charges`.
+    ///     first.
+    ///   - unread: The sum of what was asked for and is not in `charges`.
     package mutating func chargesRead(_ charges: [Charge], unread: NanoUSD, now: MonotonicTime) -> Actions {
         var actions = Actions()
         guard var replay, replay.isReading, let applied else {
@@ -80,6 +81,7 @@ extension SpendingStateMachine {
 
     private mutating func accept(_ answer: SyncAnswer, _ sent: InFlight, _ actions: inout Actions) {
         succeeded(sent)
+        adopt(answer.applied, &actions)
         advance(to: answer.applied, &actions)
         if phase == .learning, replay == nil { phase = .running }
         for (waiter, verdict) in zip(sent.admissions, answer.verdicts) {
@@ -128,6 +130,7 @@ extension SpendingStateMachine {
     private mutating func fence(_ answer: SyncAnswer, _ sent: InFlight, _ actions: inout Actions) {
         succeeded(sent)
         isDirty = false
+        adopt(answer.applied, &actions)
         advance(to: answer.applied, &actions)
         if phase != .fenced { actions.alarms.append(.fenced) }
         phase = .fenced
@@ -183,6 +186,15 @@ extension SpendingStateMachine {
     /// Admissions of a SYNC that did not look at them go first in the next, with the deadlines that they had.
     private mutating func wait(again sent: InFlight) {
         waiting.insert(contentsOf: sent.admissions.lazy.filter { !$0.isAbandoned }, at: 0)
+    }
+
+    /// A store that is ahead of the journal while the org is learning: nothing has been charged since the start, so
+    /// every sequence up to `applied` belongs to a charge of an earlier run that is paid.
+    private mutating func adopt(_ applied: Int64, _ actions: inout Actions) {
+        guard applied > lastSequence else { return }
+        actions.alarms.append(.recordsLost(applied: applied, journaled: lastSequence))
+        actions.position = applied
+        lastSequence = applied
     }
 
     /// The store has applied everything up to `sequence`.

@@ -16,8 +16,10 @@ import Domain
 /// Rate tokens given back by releases go out at most once: a lost one errs on the strict side and ages out in a minute.
 ///
 /// Nothing is admitted before the store and the journal agree on the last sequence (`learning`). A store that is behind
-/// the journal gets the missing charges read back from it; a store that is ahead means that this journal lost charges
-/// that were applied, and the org stops.
+/// the journal gets the missing charges read back from it. A store that is ahead at the start has charges whose record
+/// the journal lost (a failed write, the last moments before a power failure): they are paid, so the journal goes on
+/// after them, and a person hears of it. A store that gets ahead later means that someone else spends as this journal,
+/// and the org stops.
 package struct SpendingStateMachine: Sendable {
     /// Admissions that may wait in one org; more are answered `unavailable` at once.
     package static let waitingMax = 1_024
@@ -51,8 +53,8 @@ package struct SpendingStateMachine: Sendable {
 
     /// Why an org stopped, for the operator.
     package enum Stop: Hashable, Sendable {
-        /// The store has applied charges that the journal does not hold: the journal was lost or replaced by an older
-        /// one.
+        /// The store has applied charges that this process never made, after both had agreed: another process spends
+        /// as this journal.
         case journalBehind(applied: Int64, journaled: Int64)
         /// The store lacks charges from this sequence on, and the journal does not keep them any more.
         case chargesMissing(from: Int64)
@@ -64,6 +66,8 @@ package struct SpendingStateMachine: Sendable {
     package enum Alarm: Hashable, Sendable {
         case stopped(Stop)
         case fenced
+        /// At the start the store had applied charges that the journal does not hold: it goes on after them.
+        case recordsLost(applied: Int64, journaled: Int64)
         /// The store does not know the org, yet these charges are for it. They stay, and are offered again.
         case unknownOrg(charges: Int)
         /// The store reported that what is lent passes what there is.
@@ -85,6 +89,8 @@ package struct SpendingStateMachine: Sendable {
     package struct Actions: Sendable {
         package var decisions: [Decision] = []
         package var alarms: [Alarm] = []
+        /// Write to the journal that this is the org's last sequence: its own last is before it.
+        package var position: Int64?
         /// Read these sequences back from the journal; the result comes in as `chargesRead`.
         package var read: ClosedRange<Int64>?
         package var send: SyncRequest?
@@ -129,7 +135,7 @@ package struct SpendingStateMachine: Sendable {
     package private(set) var revision: SyncRevision
     package internal(set) var phase: Phase = .learning
     /// The last sequence given to a charge.
-    package private(set) var lastSequence: Int64
+    package internal(set) var lastSequence: Int64
     /// q as the store last said; nil until it has.
     package internal(set) var applied: Int64?
     /// The store said that the org does not exist.

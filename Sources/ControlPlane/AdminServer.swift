@@ -60,14 +60,9 @@ package struct AdminServer: Service {
 
     /// - Throws: What binding the listener throws; nothing once it listens.
     package func run() async throws {
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        do {
-            try await application(on: group).run()
-        } catch {
-            try? await group.shutdownGracefully()
-            throw error
-        }
-        try await group.shutdownGracefully()
+        // The group that lasts as long as the process: hummingbird's server lets go of its loop only some time after
+        // `run` has returned, and must not find it shut down then.
+        try await application(on: MultiThreadedEventLoopGroup.singleton).run()
     }
 
     private func application(on group: MultiThreadedEventLoopGroup) -> Application<RouterResponder<AdminContext>> {

@@ -94,7 +94,8 @@ struct Demo: AsyncParsableCommand {
         let secret = try await DemoAccount(store: server.operators).freshKey()
         await ready(server)
         let greeting = DemoGreeting(
-            port: server.port, token: token, key: secret, model: configuration.models[0].id.rawValue, org: DemoAccount.org)
+            port: server.port, token: token, key: secret, model: configuration.models[0].id.rawValue,
+            org: DemoAccount.org)
         let isJSON = json
         try await GatewayProcess(
             server: server, configuration: configuration, logger: logger,

@@ -3,6 +3,7 @@ import ControlPlane
 import Domain
 import Gateway
 import Logging
+import NIOCore
 import ServiceLifecycle
 import UnixSignals
 
@@ -93,6 +94,8 @@ struct GatewayProcess {
     var onListening: @Sendable (Int) async -> Void = { _ in }
 
     func run() async throws {
+        // Only the control plane uses it, and one loop is plenty for that.
+        NIOSingletons.groupLoopCountSuggestion = 1
         guard let token = AdminToken(configuration.admin.token.reveal()) else {
             throw CommandFailure("admin.token is empty or longer than \(AdminToken.bytesMax) bytes")
         }

@@ -142,6 +142,7 @@ private func holding() -> SpendingStateMachine {
             }
         }
         if !actions.alarms.isEmpty { words.append("alarm") }
+        if let position = actions.position { words.append("position\(position)") }
         if let read = actions.read { words.append("read\(read.lowerBound)...\(read.upperBound)") }
         if let send = actions.send { words.append("send\(send.charges.count)c\(send.admissions.count)a") }
         if machine.phase != before {
@@ -169,7 +170,7 @@ private func holding() -> SpendingStateMachine {
             .started: "-", .admissionArrived: "-", .settled: "illegal", .released: "illegal",
             .ok: "grant2 send0c1a >running", .gap: "read3...5", .stale: "send0c2a",
             .fenced: "fail2 fail3 alarm >fenced", .unknownOrg: "refuse2 refuse3",
-            .storeAhead: "fail2 fail3 alarm >stopped", .nonsense: "fail2", .transportFailed: "fail2",
+            .storeAhead: "grant2 alarm position9 send0c1a >running", .nonsense: "fail2", .transportFailed: "fail2",
             .chargesRead: "illegal", .chargesMissing: "illegal", .timePassed: "fail3 fail2",
         ],
         .reading: [
@@ -179,7 +180,7 @@ private func holding() -> SpendingStateMachine {
         .replaying: [
             .started: "-", .admissionArrived: "-", .settled: "illegal", .released: "illegal",
             .ok: "send0c1a >running", .gap: "read3...5", .stale: "send0c1a", .fenced: "fail3 alarm >fenced",
-            .unknownOrg: "refuse3 alarm", .storeAhead: "fail3 alarm >stopped", .nonsense: "-",
+            .unknownOrg: "refuse3 alarm", .storeAhead: "alarm position9 send0c1a >running", .nonsense: "-",
             .transportFailed: "-", .chargesRead: "illegal", .chargesMissing: "illegal", .timePassed: "fail3",
         ],
         .idle: [
@@ -381,10 +382,33 @@ private func holding() -> SpendingStateMachine {
         #expect(done.send?.admissions.count == 1 && done.send?.floor == .zero)
     }
 
-    @Test func storeThatIsAheadOfTheJournalStopsTheOrg() {
+    @Test func storeThatIsAheadAtTheStartIsFollowed() {
         var machine = machine(lastSequence: 5)
         let sent = machine.started(now: at(0)).send!
-        let stopped = machine.answerReceived(answer(.ok, applied: 6), revision: sent.revision, now: at(1))
+        let learned = machine.answerReceived(answer(.ok, applied: 8), revision: sent.revision, now: at(1))
+        #expect(learned.alarms == [.recordsLost(applied: 8, journaled: 5)] && learned.position == 8)
+        #expect(machine.phase == .running && machine.nextSequence == 9)
+        let asked = machine.admissionArrived(admission, ticket: 1, now: at(2)).send!
+        #expect(asked.first == 9)
+        let granted = machine.answerReceived(
+            answer(.ok, applied: 8, [.granted(booking)]), revision: asked.revision, now: at(3))
+        #expect(granted.decisions.count == 1 && granted.alarms.isEmpty && granted.position == nil)
+        let charged = machine.holdSettled(ticket: 1, charge: testCharge(9), now: at(4))
+        #expect(!charged.isIllegal && charged.send?.first == 9)
+    }
+
+    @Test func storeThatIsAheadAndCallsTheRevisionOldTellsNothingYet() {
+        var machine = machine(lastSequence: 5)
+        let sent = machine.started(now: at(0)).send!
+        let stale = machine.answerReceived(answer(.stale, applied: 8), revision: sent.revision, now: at(1))
+        #expect(stale.position == nil && stale.alarms.isEmpty && machine.phase == .learning)
+    }
+
+    @Test func storeThatGetsAheadOfTheJournalStopsTheOrg() {
+        var machine = running()
+        let sent = machine.admissionArrived(admission, ticket: 9, now: at(2)).send!
+        let stopped = machine.answerReceived(
+            answer(.ok, applied: 6, [.granted(booking)]), revision: sent.revision, now: at(3))
         #expect(stopped.alarms == [.stopped(.journalBehind(applied: 6, journaled: 5))])
         #expect(machine.admissionArrived(admission, ticket: 1, now: at(2)).decisions.first?.outcome == .unavailable)
         #expect(machine.timePassed(now: at(60 * second)).send == nil)

@@ -125,7 +125,8 @@ import Testing
         let customer = try await Customer.create(on: gateway, limits: ",\"rpm\":1")
         #expect(try await gateway.ask(.chat("fast", key: customer.key)).status == 200)
         #expect(try await gateway.ask(.chat("nobody", key: customer.key)).errorCode == "model_not_found")
-        #expect(try await gateway.ask(.post("/v1/chat/completions", "{", key: customer.key)).errorCode == "invalid_json")
+        #expect(
+            try await gateway.ask(.post("/v1/chat/completions", "{", key: customer.key)).errorCode == "invalid_json")
         let tooLong = try await gateway.ask(.chat("fast", key: customer.key, tokens: 1_000_000))
         #expect(tooLong.status == 400)
         #expect(tooLong.errorCode == "context_length_exceeded")

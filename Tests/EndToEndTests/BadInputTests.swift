@@ -67,7 +67,10 @@ import Testing
         (#"{"model":"quiet","max_tokens":-1,"# + messages + "}", "invalid_request", "max_tokens"),
         (#"{"model":"quiet","max_tokens":1.5,"# + messages + "}", "invalid_request", "max_tokens"),
         (#"{"model":"quiet","max_tokens":99999999999999999999,"# + messages + "}", "invalid_request", "max_tokens"),
-        (#"{"model":"quiet","max_tokens":5,"max_completion_tokens":6,"# + messages + "}", "invalid_request", "max_tokens"),
+        (
+            #"{"model":"quiet","max_tokens":5,"max_completion_tokens":6,"# + messages + "}", "invalid_request",
+            "max_tokens"
+        ),
         (#"{"model":"quiet","n":0,"# + messages + "}", "invalid_request", "n"),
         (#"{"model":"quiet","n":100000,"# + messages + "}", "invalid_request", "n"),
         (#"{"model":"quiet","model":"quiet","# + messages + "}", "invalid_request", "model"),
@@ -151,7 +154,8 @@ import Testing
             #expect(answer.errorCode == "unknown_url" || path == "/v1/models/%zz", "\(path): \(answer.text)")
         }
         let wrong: [(String, String, String)] = [
-            ("GET", "/v1/chat/completions", "POST"), ("DELETE", "/v1/embeddings", "POST"), ("POST", "/v1/models", "GET"),
+            ("GET", "/v1/chat/completions", "POST"), ("DELETE", "/v1/embeddings", "POST"),
+            ("POST", "/v1/models", "GET"),
             ("PUT", "/v1/completions", "POST"), ("DELETE", "/v1/models/quiet", "GET"), ("OPTIONS", "/v1/models", "GET"),
             ("PATCH", "/v1/chat/completions", "POST"),
         ]
@@ -184,7 +188,8 @@ import Testing
     /// Requests whose end two parsers could see at different places, or that are not HTTP/1.1 at all. KEY stands for a
     /// good key: only the framing is at fault.
     private static let smuggled: [String] = {
-        let start = "POST /v1/chat/completions HTTP/1.1\r\nAuthorization: Bearer KEY\r\nContent-Type: application/json\r\n"
+        let start =
+            "POST /v1/chat/completions HTTP/1.1\r\nAuthorization: Bearer KEY\r\nContent-Type: application/json\r\n"
         let host = "Host: g\r\n"
         let length = "Content-Length: \(goodBody.utf8.count)\r\n"
         let chunked = "Transfer-Encoding: chunked\r\n"
@@ -292,10 +297,14 @@ import Testing
         let start = "POST /v1/chat/completions HTTP/1.1\r\nAuthorization: Bearer \(setup.customer.key)\r\nhost: g\r\n"
         let hex = String(body.utf8.count, radix: 16)
         let good = [
-            "\r\n" + start + "content-type:application/json;charset=utf-8\r\ncontent-length:\(body.utf8.count)\r\n\r\n" + body,
-            start + "Content-Type: application/json\r\nTransfer-Encoding: Chunked\r\n\r\n\(hex)\r\n\(body)\r\n0\r\n\r\n",
-            start + "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n000\(hex)\r\n\(body)\r\n0\r\nX: y\r\n\r\n",
-            start + "Content-Type: APPLICATION/JSON\r\nContent-Encoding: identity\r\nContent-Length:  \(body.utf8.count) \r\n\r\n"
+            "\r\n" + start + "content-type:application/json;charset=utf-8\r\ncontent-length:\(body.utf8.count)\r\n\r\n"
+                + body,
+            start
+                + "Content-Type: application/json\r\nTransfer-Encoding: Chunked\r\n\r\n\(hex)\r\n\(body)\r\n0\r\n\r\n",
+            start
+                + "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n000\(hex)\r\n\(body)\r\n0\r\nX: y\r\n\r\n",
+            start
+                + "Content-Type: APPLICATION/JSON\r\nContent-Encoding: identity\r\nContent-Length:  \(body.utf8.count) \r\n\r\n"
                 + body,
         ]
         for text in good {

@@ -137,7 +137,9 @@ import Testing
     @Test func aGatewayStoppedAndStartedManyTimesKeepsItsBooks() async throws {
         let setup = try await start()
         for round in 1...3 {
-            for _ in 0..<4 { #expect(try await setup.gateway.ask(.chat("fast", key: setup.customer.key)).status == 200) }
+            for _ in 0..<4 {
+                #expect(try await setup.gateway.ask(.chat("fast", key: setup.customer.key)).status == 200)
+            }
             #expect(try await setup.gateway.stop().code == 0)
             try await setup.gateway.restart()
             _ = try await setup.customer.books(settles: 4 * round)

@@ -160,7 +160,9 @@ import Testing
         let moved = plan.yaml(redisURL: gateway.redis.url, journal: gateway.journalDirectory)
             .replacingOccurrences(of: "event_loops: 2", with: "event_loops: 1")
         try write(moved)
-        try await until("the word on what needs a restart") { gateway.log.contains("event_loops changed: it needs a restart") }
+        try await until("the word on what needs a restart") {
+            gateway.log.contains("event_loops changed: it needs a restart")
+        }
         #expect(try await gateway.ask(.chat("second", key: key)).status == 200)
         #expect(try await gateway.stop().code == 0)
     }

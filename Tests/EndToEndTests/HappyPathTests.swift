@@ -62,7 +62,8 @@ import Testing
 
     @Test func aStreamWithIncludeUsageEndsWithTheUsageThatIsCharged() async throws {
         let (gateway, _, customer) = try await shared()
-        let answer = try await gateway.ask(.chat("fast", key: customer.key, stream: true, includeUsage: true, tokens: 7))
+        let answer = try await gateway.ask(
+            .chat("fast", key: customer.key, stream: true, includeUsage: true, tokens: 7))
         #expect(answer.events.last == "[DONE]")
         let chunks = try answer.events.dropLast().map { try JSONValue(parsing: $0) }
         let last = try #require(chunks.last)
@@ -204,7 +205,8 @@ import Testing
         #expect(answer.requestID != "mine")
         let record = try await shared.node("recorded").recorded("u-headers")
         let allowed: Set<String> = [
-            "host", "content-type", "content-length", "user-agent", "x-request-id", "accept", "connection", "traceparent",
+            "host", "content-type", "content-length", "user-agent", "x-request-id", "accept", "connection",
+            "traceparent",
         ]
         #expect(Set(record.headers.map { $0.name.lowercased() }).subtracting(allowed).isEmpty, "\(record.headers)")
         #expect(record.values(of: "x-request-id") == [answer.requestID])

@@ -12,7 +12,8 @@ import Testing
     }
 
     private static let fields: Set<String> = [
-        "time", "request_id", "org", "key_id", "method", "path", "model", "node", "site", "status", "failure", "streamed",
+        "time", "request_id", "org", "key_id", "method", "path", "model", "node", "site", "status", "failure",
+        "streamed",
         "prompt_tokens", "cached_tokens", "completion_tokens", "cost_nanousd", "estimated", "queue_seconds",
         "ttft_seconds", "duration_seconds", "bytes_in", "bytes_out", "attempts", "client", "trace_id",
     ]
@@ -134,7 +135,8 @@ import Testing
         wire.close()
         _ = try await customer.onlySettle()
         try await until("the gauges to fall") {
-            try await Metrics(gateway.metrics()).value("tollgate_inflight_requests", ["node": "node-prefill-gauged"]) == 0
+            try await Metrics(gateway.metrics()).value("tollgate_inflight_requests", ["node": "node-prefill-gauged"])
+                == 0
         }
     }
 
@@ -153,7 +155,9 @@ import Testing
         #expect(passed[3] == "01")
         #expect(record.values(of: "tracestate") == ["vendor=value"])
         #expect(try await gateway.accessLine(of: answer.requestID)["trace_id"]?.string == trace)
-        for broken in ["00-xyz-00f067aa0ba902b7-01", "00-\(String(repeating: "0", count: 32))-00f067aa0ba902b7-01", "ff"] {
+        for broken in [
+            "00-xyz-00f067aa0ba902b7-01", "00-\(String(repeating: "0", count: 32))-00f067aa0ba902b7-01", "ff",
+        ] {
             let other = try await gateway.ask(.chat("fast", key: customer.key).with("traceparent", broken))
             #expect(other.status == 200)
             #expect(try await gateway.accessLine(of: other.requestID)["trace_id"]?.isNull == true)
@@ -174,7 +178,9 @@ import Testing
             #expect(try await process.wait().code == code, "\(arguments): \(process.errors)")
             return (try? JSONValue(parsing: process.output)) ?? .null
         }
-        #expect(try await tollgate("org", "create", "cli-org", "--credit", "5")["balance_nanousd"]?.integer == 5_000_000_000)
+        #expect(
+            try await tollgate("org", "create", "cli-org", "--credit", "5")["balance_nanousd"]?.integer == 5_000_000_000
+        )
         let key = try await tollgate("key", "create", "--org", "cli-org", "--rpm", "50")
         let secret = try #require(key["key"]?.string)
         #expect(secret.hasSuffix(key["last4"]?.string ?? "-"))
@@ -201,7 +207,9 @@ import Testing
         #expect(nodes.contains { $0["id"]?.string == "node-fast" && $0["state"]?.string == "ready" })
         #expect(try await tollgate("node", "cordon", "node-spare")["state"]?.string == "cordoned")
         #expect(try await tollgate("node", "uncordon", "node-spare")["state"]?.string != "cordoned")
-        #expect(try await tollgate("price", "set", "fast", "--input", "1", "--cached-input", "0.5", "--output", "2")["model"]?.string == "fast")
+        #expect(
+            try await tollgate("price", "set", "fast", "--input", "1", "--cached-input", "0.5", "--output", "2")[
+                "model"]?.string == "fast")
         _ = try await tollgate("key", "revoke", customer.keyID)
         try await until("the revoked key's refusal") { try await gateway.ask(.chat("fast", key: secret)).status == 401 }
         _ = try await tollgate("org", "show", "nobody", code: 1)
@@ -225,10 +233,13 @@ import Testing
         }
         let entries = try await customer.entries().filter { $0.type == "settle" }
         #expect(entries.first?.amount == first.amount)
-        let versions = try await gateway.admin("GET", "/admin/v1/orgs/\(customer.org)/ledger").array?
+        let versions =
+            try await gateway.admin("GET", "/admin/v1/orgs/\(customer.org)/ledger").array?
             .compactMap { $0["price_version"]?.integer } ?? []
         #expect(Set(versions).count == 2)
         #expect(versions == versions.sorted())
-        #expect(try await gateway.admin("GET", "/admin/v1/orgs/\(customer.org)/ledger/verify")["drift_nanousd"]?.integer == 0)
+        #expect(
+            try await gateway.admin("GET", "/admin/v1/orgs/\(customer.org)/ledger/verify")["drift_nanousd"]?.integer
+                == 0)
     }
 }

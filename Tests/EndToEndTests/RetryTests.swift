@@ -21,7 +21,8 @@ import Testing
         plan.nodes[0].id = "good"
         plan.nodes.append(
             GatewayPlan.Node(
-                id: "bad", port: badPort, models: ["m": GatewayPlan.upstreamName("m")], engine: badEngine, site: "there"))
+                id: "bad", port: badPort, models: ["m": GatewayPlan.upstreamName("m")], engine: badEngine, site: "there"
+            ))
         let gateway = try await GatewayUnderTest.start(plan)
         return Setup(gateway: gateway, good: good, customer: try await Customer.create(on: gateway))
     }

@@ -43,8 +43,10 @@ import Testing
         }
         let secret = String(customer.key.dropFirst(6 + 12 + 1).prefix(43))
         let canaries = [
-            "the pepper": GatewayUnderTest.pepper, "the admin token": GatewayUnderTest.adminToken, "the key": customer.key,
-            "the key's secret": secret, "the prompt": Self.prompt, "a field": Self.field, "the node's key": Self.nodeKey,
+            "the pepper": GatewayUnderTest.pepper, "the admin token": GatewayUnderTest.adminToken,
+            "the key": customer.key,
+            "the key's secret": secret, "the prompt": Self.prompt, "a field": Self.field,
+            "the node's key": Self.nodeKey,
             "the completion": completion,
         ]
         #expect(completion.count > 20)

@@ -39,128 +39,187 @@ import Testing
     }
 
     private static let scripts: [(String, @Sendable (ScriptedNode.Peer) -> Void)] = [
-        ("hints", { peer in
-            _ = peer.readBody()
-            peer.write("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
-            peer.write(ScriptedNode.streamHead)
-            for word in ["a", "b"] { peer.write(peer.event(ScriptedNode.content(word))) }
-            peer.write(peer.event(ScriptedNode.usage(prompt: 4, completion: 2)) + peer.event("[DONE]"))
-            peer.write("0\r\nX-Trailer: secret\r\n\r\n")
-        }),
-        ("early", { peer in
-            peer.write(ScriptedNode.answer(prompt: 5, completion: 1))
-            // Takes nothing more until the client has its answer.
-            isAnswered.wait()
-            var total = 0
-            while case let part = peer.read(), !part.isEmpty { total += part.count }
-            uploads.withLock { $0["early"] = total }
-        }),
-        ("flood", { peer in
-            _ = peer.readBody()
-            peer.write(ScriptedNode.streamHead)
-            let event = Array(
-                peer.event(ScriptedNode.content(String(repeating: "x", count: floodEventBytes))).utf8)
-            for _ in 0..<floodEvents {
-                guard peer.write(event) else { return }
-                flooded.add(event.count, ordering: .relaxed)
+        (
+            "hints",
+            { peer in
+                _ = peer.readBody()
+                peer.write("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
+                peer.write(ScriptedNode.streamHead)
+                for word in ["a", "b"] { peer.write(peer.event(ScriptedNode.content(word))) }
+                peer.write(peer.event(ScriptedNode.usage(prompt: 4, completion: 2)) + peer.event("[DONE]"))
+                peer.write("0\r\nX-Trailer: secret\r\n\r\n")
             }
-            peer.write(peer.event(ScriptedNode.usage(prompt: 4, completion: floodEvents)) + peer.event("[DONE]"))
-            peer.write("0\r\n\r\n")
-        }),
-        ("bytewise", { peer in
-            _ = peer.readBody()
-            let stream =
-                ": a comment\r\n\r\ndata:" + ScriptedNode.content("a") + "\r\n\r\ndata: {\ndata: \"choices\":[],\n"
-                + "data: \"model\":\"m\"}\n\nevent: message\nid: 7\ndata: " + ScriptedNode.content("b")
-                + "\n\n" + "data: " + ScriptedNode.usage(prompt: 3, completion: 2) + "\n\ndata: [DONE]\n\n"
-            peer.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n")
-            for byte in stream.utf8 { peer.write([byte]) }
-        }),
-        ("leaks", { peer in
-            _ = peer.readBody()
-            let body =
-                #"{"error":{"message":"upstream/leaks at 10.1.2.3:8000 (/srv/models/x.gguf) said no","type":"BadRequestError","#
-                + #""param":null,"code":400}}"#
-            peer.write(
-                "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nServer: vllm-internal\r\n"
-                    + "Content-Length: \(body.utf8.count)\r\n\r\n\(body)")
-        }),
-        ("garbage", { peer in
-            _ = peer.readBody()
-            peer.write("SSH-2.0-OpenSSH_9.6\r\n")
-        }),
-        ("huge-head", { peer in
-            _ = peer.readBody()
-            peer.write("HTTP/1.1 200 OK\r\nX: \(String(repeating: "x", count: 300_000))\r\n\r\n")
-        }),
-        ("half", { peer in
-            _ = peer.readBody()
-            peer.write("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{\"id\":")
-        }),
-        ("empty", { peer in
-            _ = peer.readBody()
-            peer.write("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n")
-        }),
-        ("redirect", { peer in
-            _ = peer.readBody()
-            peer.write("HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n")
-        }),
-        ("two-lengths", { peer in
-            _ = peer.readBody()
-            peer.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 5\r\n\r\n{}xyz")
-        }),
-        ("bad-chunk", { peer in
-            _ = peer.readBody()
-            peer.write(ScriptedNode.streamHead + peer.event(ScriptedNode.content("a")) + "zz\r\n")
-            peer.waitForClose()
-        }),
-        ("error-event", { peer in
-            _ = peer.readBody()
-            peer.write(ScriptedNode.streamHead + peer.event(ScriptedNode.content("a")))
-            peer.write(peer.event(#"{"error":{"message":"CUDA error on 10.1.2.3:8000","type":"x","code":500}}"#))
-            peer.write(peer.event("[DONE]") + "0\r\n\r\n")
-            peer.waitForClose()
-        }),
-        ("plain-on-stream", { peer in
-            _ = peer.readBody()
-            peer.write(ScriptedNode.answer(prompt: 5, completion: 1))
-        }),
-        ("drip", { peer in
-            _ = peer.readBody()
-            let answer = Array(ScriptedNode.answer(prompt: 5, completion: 1).utf8)
-            let piece = answer.count / 5
-            for start in stride(from: 0, to: answer.count, by: piece) {
-                peer.write(Array(answer[start..<min(start + piece, answer.count)]))
-                Thread.sleep(forTimeInterval: 0.25)
+        ),
+        (
+            "early",
+            { peer in
+                peer.write(ScriptedNode.answer(prompt: 5, completion: 1))
+                // Takes nothing more until the client has its answer.
+                isAnswered.wait()
+                var total = 0
+                while case let part = peer.read(), !part.isEmpty { total += part.count }
+                uploads.withLock { $0["early"] = total }
             }
-        }),
-        ("after-done", { peer in
-            _ = peer.readBody()
-            peer.write(ScriptedNode.streamHead + peer.event(ScriptedNode.content("a")))
-            peer.write(peer.event(ScriptedNode.usage(prompt: 3, completion: 1)) + peer.event("[DONE]"))
-            peer.write(peer.event(ScriptedNode.content("late")))
-            // It never ends its answer; the client must not wait for that.
-            peer.waitForClose()
-        }),
-        ("stale", { peer in
-            _ = peer.readBody()
-            // Keeps the connection, and drops the next request on it unanswered.
-            guard staleRequests.add(1, ordering: .relaxed).newValue > 0 else { return }
-            peer.write(ScriptedNode.answer(prompt: 5, completion: 1))
-            _ = peer.read()
-        }),
-        ("negative", { peer in
-            _ = peer.readBody()
-            peer.write(ScriptedNode.answer(prompt: -5, completion: -1))
-        }),
-        ("fractions", { peer in
-            _ = peer.readBody()
-            let body =
-                #"{"id":"c","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"12345678"}}],"#
-                + #""usage":{"prompt_tokens":1.5,"completion_tokens":"2"}}"#
-            peer.write(
-                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)")
-        }),
+        ),
+        (
+            "flood",
+            { peer in
+                _ = peer.readBody()
+                peer.write(ScriptedNode.streamHead)
+                let event = Array(
+                    peer.event(ScriptedNode.content(String(repeating: "x", count: floodEventBytes))).utf8)
+                for _ in 0..<floodEvents {
+                    guard peer.write(event) else { return }
+                    flooded.add(event.count, ordering: .relaxed)
+                }
+                peer.write(peer.event(ScriptedNode.usage(prompt: 4, completion: floodEvents)) + peer.event("[DONE]"))
+                peer.write("0\r\n\r\n")
+            }
+        ),
+        (
+            "bytewise",
+            { peer in
+                _ = peer.readBody()
+                let stream =
+                    ": a comment\r\n\r\ndata:" + ScriptedNode.content("a") + "\r\n\r\ndata: {\ndata: \"choices\":[],\n"
+                    + "data: \"model\":\"m\"}\n\nevent: message\nid: 7\ndata: " + ScriptedNode.content("b")
+                    + "\n\n" + "data: " + ScriptedNode.usage(prompt: 3, completion: 2) + "\n\ndata: [DONE]\n\n"
+                peer.write(
+                    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n")
+                for byte in stream.utf8 { peer.write([byte]) }
+            }
+        ),
+        (
+            "leaks",
+            { peer in
+                _ = peer.readBody()
+                let body =
+                    #"{"error":{"message":"upstream/leaks at 10.1.2.3:8000 (/srv/models/x.gguf) said no","type":"BadRequestError","#
+                    + #""param":null,"code":400}}"#
+                peer.write(
+                    "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nServer: vllm-internal\r\n"
+                        + "Content-Length: \(body.utf8.count)\r\n\r\n\(body)")
+            }
+        ),
+        (
+            "garbage",
+            { peer in
+                _ = peer.readBody()
+                peer.write("SSH-2.0-OpenSSH_9.6\r\n")
+            }
+        ),
+        (
+            "huge-head",
+            { peer in
+                _ = peer.readBody()
+                peer.write("HTTP/1.1 200 OK\r\nX: \(String(repeating: "x", count: 300_000))\r\n\r\n")
+            }
+        ),
+        (
+            "half",
+            { peer in
+                _ = peer.readBody()
+                peer.write("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{\"id\":")
+            }
+        ),
+        (
+            "empty",
+            { peer in
+                _ = peer.readBody()
+                peer.write("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n")
+            }
+        ),
+        (
+            "redirect",
+            { peer in
+                _ = peer.readBody()
+                peer.write("HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n")
+            }
+        ),
+        (
+            "two-lengths",
+            { peer in
+                _ = peer.readBody()
+                peer.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 5\r\n\r\n{}xyz")
+            }
+        ),
+        (
+            "bad-chunk",
+            { peer in
+                _ = peer.readBody()
+                peer.write(ScriptedNode.streamHead + peer.event(ScriptedNode.content("a")) + "zz\r\n")
+                peer.waitForClose()
+            }
+        ),
+        (
+            "error-event",
+            { peer in
+                _ = peer.readBody()
+                peer.write(ScriptedNode.streamHead + peer.event(ScriptedNode.content("a")))
+                peer.write(peer.event(#"{"error":{"message":"CUDA error on 10.1.2.3:8000","type":"x","code":500}}"#))
+                peer.write(peer.event("[DONE]") + "0\r\n\r\n")
+                peer.waitForClose()
+            }
+        ),
+        (
+            "plain-on-stream",
+            { peer in
+                _ = peer.readBody()
+                peer.write(ScriptedNode.answer(prompt: 5, completion: 1))
+            }
+        ),
+        (
+            "drip",
+            { peer in
+                _ = peer.readBody()
+                let answer = Array(ScriptedNode.answer(prompt: 5, completion: 1).utf8)
+                let piece = answer.count / 5
+                for start in stride(from: 0, to: answer.count, by: piece) {
+                    peer.write(Array(answer[start..<min(start + piece, answer.count)]))
+                    Thread.sleep(forTimeInterval: 0.25)
+                }
+            }
+        ),
+        (
+            "after-done",
+            { peer in
+                _ = peer.readBody()
+                peer.write(ScriptedNode.streamHead + peer.event(ScriptedNode.content("a")))
+                peer.write(peer.event(ScriptedNode.usage(prompt: 3, completion: 1)) + peer.event("[DONE]"))
+                peer.write(peer.event(ScriptedNode.content("late")))
+                // It never ends its answer; the client must not wait for that.
+                peer.waitForClose()
+            }
+        ),
+        (
+            "stale",
+            { peer in
+                _ = peer.readBody()
+                // Keeps the connection, and drops the next request on it unanswered.
+                guard staleRequests.add(1, ordering: .relaxed).newValue > 0 else { return }
+                peer.write(ScriptedNode.answer(prompt: 5, completion: 1))
+                _ = peer.read()
+            }
+        ),
+        (
+            "negative",
+            { peer in
+                _ = peer.readBody()
+                peer.write(ScriptedNode.answer(prompt: -5, completion: -1))
+            }
+        ),
+        (
+            "fractions",
+            { peer in
+                _ = peer.readBody()
+                let body =
+                    #"{"id":"c","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"12345678"}}],"#
+                    + #""usage":{"prompt_tokens":1.5,"completion_tokens":"2"}}"#
+                peer.write(
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)"
+                )
+            }
+        ),
     ]
 
     // MARK: What nodes add

@@ -119,6 +119,23 @@ import Testing
         #expect(!journal.reserve())
     }
 
+    @Test func filesAreClosedOnceWhereTheJournalEndsWhileItCollects() throws {
+        let directory = JournalTestDirectory()
+        try JournalFixture.closed(directory, charges: 1...3)
+        let files = LimitedFiles(bytes: 1 << 30)
+        let clock = Mutex<Int64>(WallTime.now().milliseconds)
+        let journal = try JournalFixture.journal(
+            directory, files: files, wallTime: { WallTime(milliseconds: clock.withLock { $0 }) })
+        clock.withLock { $0 += 2 * Journal.keepMilliseconds }
+        // Asked in the midst of a collection: the shutdown comes then.
+        journal.setAppliedSource { [unowned journal] _ in
+            journal.close()
+            return 3
+        }
+        journal.collect()
+        #expect(files.openFiles == [0])
+    }
+
     @Test func oldSegmentsGoOnceTheyAreAppliedAndTheirPositionsStay() throws {
         let directory = JournalTestDirectory()
         let clock = Mutex<Int64>(1_000)

@@ -69,9 +69,12 @@ final class JournalTestDirectory: Sendable {
 /// Real files over a disk of so many bytes, whose writes and syncs can be made to fail.
 final class LimitedFiles: JournalFiles {
     private let system = SystemJournalFiles()
-    private let state: Mutex<(free: Int, writeCode: Int32, syncCode: Int32, syncs: Int)>
+    private let state: Mutex<(free: Int, writeCode: Int32, syncCode: Int32, syncs: Int, open: [Int32: Int])>
 
-    init(bytes: Int) { state = Mutex((bytes, 0, 0, 0)) }
+    init(bytes: Int) { state = Mutex((bytes, 0, 0, 0, [:])) }
+
+    /// How often each of the files that are made was made and not closed: below 0 where one was closed twice.
+    var openFiles: [Int] { state.withLock { Array($0.open.values) } }
 
     func free(_ bytes: Int) { state.withLock { $0.free += bytes } }
     func failWrites(_ code: Int32) { state.withLock { $0.writeCode = code } }
@@ -85,7 +88,14 @@ final class LimitedFiles: JournalFiles {
             return true
         }
         guard fits else { throw JournalFailure(.allocate, code: ENOSPC) }
-        return try system.create(path, bytes: bytes)
+        let file = try system.create(path, bytes: bytes)
+        state.withLock { $0.open[file, default: 0] += 1 }
+        return file
+    }
+
+    func close(_ file: Int32) {
+        state.withLock { $0.open[file, default: 0] -= 1 }
+        system.close(file)
     }
 
     func write(_ file: Int32, _ bytes: UnsafeRawBufferPointer, at offset: Int) -> Int32 {

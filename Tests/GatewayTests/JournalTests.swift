@@ -31,6 +31,7 @@ import Testing
         .open(JournalFixture.open(1)), .progress(RequestID(high: 1, low: .max), completionTokens: 12),
         .charge(OrgID(unchecked: String(repeating: "o", count: 64)), JournalFixture.charge(.max)),
         .released(RequestID(high: 0, low: 1)), .position(OrgID(unchecked: "a"), lastSequence: 5),
+        .mark(durable: 1 << 40),
     ]) func recordsSurviveTheirEncoding(_ record: JournalRecord) throws {
         var buffer = [UInt8](repeating: 0xEE, count: JournalRecord.bytesMax)
         let count = try #require(buffer.withUnsafeMutableBytes { record.encode(into: $0) })
@@ -182,9 +183,8 @@ import Testing
         try JournalFixture.closed(directory, charges: 1...3)
         let path = directory.segments[0]
         let whole = JournalTestDirectory.read(path)
-        let end = try #require(whole.lastIndex { $0 != 0 }) + 1
         let length = recordLength(JournalFixture.charge(3))
-        let start = end + trailingZeros(of: 3) - length
+        let start = try #require(places(of: 3...3, in: whole).first)
         for torn in start..<(start + length) {
             for isShortened in [false, true] {
                 let copy = JournalTestDirectory()
@@ -211,18 +211,18 @@ import Testing
         let path = directory.segments[0]
         let whole = JournalTestDirectory.read(path)
         let length = recordLength(JournalFixture.charge(1))
-        let end = try #require(whole.lastIndex { $0 != 0 }) + 1 + trailingZeros(of: 20)
-        let first = end - 20 * length
-        for (record, offset) in [(0, 0), (0, 9), (5, 4), (10, 30), (18, length - 1), (3, 1)] {
+        let places = places(of: 1...20, in: whole)
+        // The last too: a mark after it tells that it was on the disk.
+        for (record, offset) in [(0, 0), (0, 9), (5, 4), (10, 30), (18, length - 1), (3, 1), (19, 5)] {
             var bytes = whole
-            bytes[first + record * length + offset] ^= 0x40
+            bytes[places[record] + offset] ^= 0x40
             JournalTestDirectory.write(bytes, to: path)
             let failure = #expect(throws: JournalStartFailure.self) { try JournalFixture.journal(directory) }
             guard case .corrupt(let file, let place, _)? = failure else {
                 Issue.record("\(String(describing: failure))")
                 continue
             }
-            #expect(file == path && place == first + record * length, "record \(record)")
+            #expect(file == path && place == places[record], "record \(record)")
             #expect(failure?.description.contains("\(path) at offset \(place)") == true)
         }
         // Nothing was changed by the refusals: the sound file starts.
@@ -230,6 +230,61 @@ import Testing
         let journal = try JournalFixture.journal(directory)
         #expect(journal.recovery.lastSequences == [org: 20])
         journal.close()
+    }
+
+    @Test func recordsAfterATearAreCutWithItUnlessAMarkProvesThatItWasOnTheDisk() throws {
+        let origin = JournalTestDirectory()
+        try JournalFixture.closed(origin, charges: 1...1)
+        let whole = JournalTestDirectory.read(origin.segments[0])
+        let start = encoded(.header(try #require(header(of: whole)))).count
+        let length = recordLength(JournalFixture.charge(1))
+        let torn = start + JournalRecord.markBytes + 2 * length
+        // A later page came to the disk and charge 3 did not. The last mark is of a sync before the tear, up to it, or
+        // one byte beyond.
+        for (marked, isTorn) in [(nil, true), (start, true), (torn, true), (torn + 1, false), (torn + length, false)] {
+            var bytes = Array(whole[..<start]) + encoded(.mark(durable: start))
+            for sequence in 1...Int64(2) { bytes += encoded(.charge(org, JournalFixture.charge(sequence))) }
+            #expect(bytes.count == torn)
+            bytes += [UInt8](repeating: 0, count: length)
+            for sequence in 4...Int64(40) { bytes += encoded(.charge(org, JournalFixture.charge(sequence))) }
+            if let marked { bytes += encoded(.mark(durable: marked)) }
+            let written = bytes.count
+            let directory = JournalTestDirectory()
+            JournalTestDirectory.write(JournalTestDirectory.read(origin.path + "/id"), to: directory.path + "/id")
+            let path = directory.path + "/" + JournalSegment.fileName(1)
+            JournalTestDirectory.write(bytes + [UInt8](repeating: 0, count: whole.count - written), to: path)
+            guard isTorn else {
+                let failure = #expect(throws: JournalStartFailure.self) { try JournalFixture.journal(directory) }
+                guard case .corrupt(path, torn, _)? = failure else {
+                    Issue.record("\(String(describing: failure))")
+                    continue
+                }
+                continue
+            }
+            let journal = try JournalFixture.journal(directory)
+            #expect(journal.recovery.lastSequences == [org: 2])
+            #expect(journal.recovery.tornBytes > 36 * length)
+            journal.close()
+        }
+    }
+
+    @Test func syncedRecordsAreMarkedOnceAndAQuietJournalWritesNothing() throws {
+        let directory = JournalTestDirectory()
+        let files = LimitedFiles(bytes: 1 << 30)
+        let journal = try JournalFixture.journal(directory, files: files)
+        _ = try journal.appendCharge(JournalFixture.charge(1), org: org)
+        while journal.state.withLock({ $0.isDirty || $0.isUnmarked }) { sched_yield() }
+        let length = journal.state.withLock { $0.segment.length }
+        for _ in 0..<5 { _ = journal.syncRound() }
+        #expect(journal.state.withLock { $0.segment.length } == length)
+        journal.close()
+        let bytes = JournalTestDirectory.read(directory.segments[0])
+        let place = try #require(places(of: 1...1, in: bytes).first)
+        let marks = records(in: bytes).compactMap { record -> Int? in
+            if case .mark(let durable) = record.record { durable } else { nil }
+        }
+        #expect(try #require(marks.last) >= place + recordLength(JournalFixture.charge(1)))
+        #expect(marks.count <= 2)
     }
 
     @Test func damageInAnEarlierSegmentStopsTheStartEvenAtItsEnd() throws {
@@ -243,7 +298,7 @@ import Testing
             JournalTestDirectory.write(bytes, to: path)
             let failure = #expect(throws: JournalStartFailure.self) { try JournalFixture.journal(directory) }
             guard case .corrupt(let file, let offset, _)? = failure else { continue }
-            #expect(file == path && offset == whole.count - recordLength(JournalFixture.charge(3)))
+            #expect(file == path && offset == whole.count - JournalRecord.markBytes)
         }
     }
 
@@ -295,12 +350,34 @@ import Testing
         return buffer.withUnsafeMutableBytes { JournalRecord.charge(org, charge).encode(into: $0) } ?? 0
     }
 
-    /// Zero bytes at the end of a charge's record.
-    private func trailingZeros(of sequence: Int64) -> Int {
+    private func encoded(_ record: JournalRecord) -> [UInt8] {
         var buffer = [UInt8](repeating: 0, count: JournalRecord.bytesMax)
-        let count = buffer.withUnsafeMutableBytes {
-            JournalRecord.charge(org, JournalFixture.charge(sequence)).encode(into: $0)
+        let count = buffer.withUnsafeMutableBytes { record.encode(into: $0) }
+        return Array(buffer[..<(count ?? 0)])
+    }
+
+    private func records(in bytes: [UInt8]) -> [(place: Int, record: JournalRecord)] {
+        bytes.withUnsafeBytes { bytes in
+            var scanner = JournalScanner(bytes)
+            var result: [(Int, JournalRecord)] = []
+            var place = 0
+            while let body = scanner.next(limit: bytes.count), let record = JournalRecord(body: body) {
+                result.append((place, record))
+                place = scanner.offset
+            }
+            return result
         }
-        return buffer[..<(count ?? 0)].reversed().prefix { $0 == 0 }.count
+    }
+
+    private func header(of bytes: [UInt8]) -> JournalHeader? {
+        if case .header(let header)? = records(in: bytes).first?.record { header } else { nil }
+    }
+
+    /// Where the charges with these sequences stand; marks may lie between them.
+    private func places(of sequences: ClosedRange<Int64>, in bytes: [UInt8]) -> [Int] {
+        records(in: bytes).compactMap { place, record in
+            guard case .charge(_, let charge) = record, sequences.contains(charge.sequence) else { return nil }
+            return place
+        }
     }
 }

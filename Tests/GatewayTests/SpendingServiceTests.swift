@@ -249,12 +249,67 @@ import Testing
         try await rig.on { service, transport in service.release(hold, on: transport) }
     }
 
-    @Test func lostJournalStopsTheOrgAndSaysSo() async throws {
+    @Test func lostRecordsAreLearnedFromTheStoreAndTheOrgGoesOn() async throws {
+        let directory = JournalTestDirectory()
+        let ledger = try FakeLedger()
+        let files = LimitedFiles(bytes: 1 << 30)
+        let first = try await SpendingRig(directory, ledger, files: files)
+        let holds = [try await first.granted(1), try await first.granted(2)]
+        try await first.on { service, transport in
+            try service.settle(holds[0], SpendingRig.settlement(), on: transport)
+        }
+        files.failWrites(EIO)
+        await #expect(throws: JournalFailure(.write, code: EIO)) {
+            try await first.on { service, transport in
+                try service.settle(holds[1], SpendingRig.settlement(), isDelivered: true, on: transport)
+            }
+        }
+        await first.flush()
+        #expect(ledger.settles.count == 2)
+        first.close()
+        // The journal has 1 charge, the store 2.
+        for run in 0..<3 {
+            let rig = try await SpendingRig(directory, ledger)
+            #expect(rig.journal.recovery.lastSequences[JournalFixture.org] == Int64(run == 0 ? 1 : run + 2))
+            if run == 0 { try await rig.replay() }
+            let hold = try await rig.granted(UInt64(10 + run))
+            try await rig.on { service, transport in try service.settle(hold, SpendingRig.settlement(), on: transport) }
+            #expect(await rig.flush() == 0)
+            // Heard of once: the journal knows from then on.
+            #expect(rig.service.snapshot.lostRecords == (run == 0 ? 1 : 0))
+            #expect(rig.service.snapshot.stoppedOrgs == 0)
+            rig.close()
+        }
+        #expect(ledger.settles.count == 5 && ledger.org.balance == 1_000_000_000 - 5 * 60 && ledger.org.lent == 0)
+        #expect(Set(ledger.settles.map(\.requestID)).count == 5)
+    }
+
+    @Test func learnedPositionIsInTheJournalBeforeAnyCharge() async throws {
+        let directory = JournalTestDirectory()
+        let ledger = try FakeLedger()
+        let rig = try await SpendingRig(directory, ledger)
+        _ = ledger.execute(
+            SyncRequest(
+                org: JournalFixture.org, journal: rig.journal.id, revision: SyncRevision(incarnation: 0, counter: 1),
+                first: 1, charges: [JournalFixture.charge(1)], returns: [], floor: .zero, openHolds: 0, want: .zero,
+                slots: [], admissions: []))
+        let hold = try await rig.granted(1)
+        try await rig.on { service, transport in service.release(hold, on: transport) }
+        rig.close()
+        let again = try JournalFixture.journal(directory)
+        #expect(again.recovery.lastSequences == [JournalFixture.org: 1])
+        again.close()
+    }
+
+    @Test func chargesOfAnotherProcessStopTheOrgAndSaySo() async throws {
         let directory = JournalTestDirectory()
         let ledger = try FakeLedger()
         let rig = try await SpendingRig(directory, ledger)
         defer { rig.close() }
-        // The store has more from this journal than the journal has.
+        let hold = try await rig.granted(9)
+        try await rig.on { service, transport in service.release(hold, on: transport) }
+        await rig.flush()
+        // The store gets more from this journal than this gateway made.
         _ = ledger.execute(
             SyncRequest(
                 org: JournalFixture.org, journal: rig.journal.id, revision: SyncRevision(incarnation: 0, counter: 1),
@@ -288,13 +343,54 @@ import Testing
         let hold = try await rig.granted(1)
         files.failWrites(ENOSPC)
         await #expect(throws: JournalFailure(.write, code: ENOSPC)) {
-            try await rig.on { service, transport in try service.settle(hold, SpendingRig.settlement(), on: transport) }
+            try await rig.on { service, transport in
+                try service.settle(hold, SpendingRig.settlement(), isDelivered: true, on: transport)
+            }
         }
         await rig.flush()
         #expect(rig.ledger.settles.map(\.amount.nanodollars) == [-60])
         #expect(rig.service.snapshot.unjournaledCharges == 1 && !rig.service.snapshot.isJournalHealthy)
         #expect(try await rig.admit(2) == .unavailable)
         #expect(rig.ledger.org.lent == 0)
+    }
+
+    @Test func withheldAnswerCostsNothing() async throws {
+        let directory = JournalTestDirectory()
+        let files = LimitedFiles(bytes: 1 << 30)
+        let rig = try await SpendingRig(directory, FakeLedger(), files: files)
+        let holds = [try await rig.granted(1), try await rig.granted(2)]
+        // A stream that was about to begin, and an answer in one piece.
+        try await rig.on { service, _ in
+            try service.opened(holds[0], model: JournalFixture.model, price: JournalFixture.price, promptTokens: 7)
+        }
+        for hold in holds {
+            files.failWrites(EIO)
+            await #expect(throws: JournalFailure(.write, code: EIO)) {
+                try await rig.on { service, transport in
+                    defer { files.failWrites(0) }
+                    try service.settle(hold, SpendingRig.settlement(), on: transport)
+                }
+            }
+        }
+        #expect(await rig.flush() == 0)
+        #expect(rig.ledger.settles.isEmpty && rig.ledger.org.lent == 0 && rig.ledger.org.balance == 1_000_000_000)
+        #expect(rig.service.snapshot.openHolds == 0 && rig.service.snapshot.unjournaledCharges == 0)
+        #expect(rig.journal.state.withLock { $0.reservedBytes } == 0)
+        rig.close()
+    }
+
+    @Test func chargeThatIsWrittenStandsThoughItsSyncFails() async throws {
+        let directory = JournalTestDirectory()
+        let files = LimitedFiles(bytes: 1 << 30)
+        let rig = try await SpendingRig(directory, FakeLedger(), files: files, sync: .fsync)
+        defer { rig.close() }
+        let hold = try await rig.granted(1)
+        files.failSyncs(EIO)
+        try await rig.on { service, transport in try service.settle(hold, SpendingRig.settlement(), on: transport) }
+        await rig.flush()
+        #expect(rig.ledger.settles.map(\.amount.nanodollars) == [-60])
+        #expect(!rig.service.snapshot.isJournalHealthy && rig.service.snapshot.unjournaledCharges == 0)
+        #expect(try await rig.admit(2) == .unavailable)
     }
 
     // MARK: Many at once

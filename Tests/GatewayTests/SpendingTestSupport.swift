@@ -90,11 +90,12 @@ final class SpendingRig: Sendable {
     let transports: [NIOLoopBound<any LedgerTransport>]
     let loops: [any EventLoop]
 
-    init(_ directory: JournalTestDirectory, _ ledger: FakeLedger, files: any JournalFiles = SystemJournalFiles())
-        async throws
-    {
+    init(
+        _ directory: JournalTestDirectory, _ ledger: FakeLedger, files: any JournalFiles = SystemJournalFiles(),
+        sync: JournalConfiguration.SyncMode = .interval
+    ) async throws {
         self.ledger = ledger
-        journal = try JournalFixture.journal(directory, segmentBytes: 1 << 20, files: files)
+        journal = try JournalFixture.journal(directory, segmentBytes: 1 << 20, sync: sync, files: files)
         service = SpendingService(journal: journal, logger: JournalFixture.logger)
         loops = Array(Self.group.makeIterator())
         var transports: [NIOLoopBound<any LedgerTransport>] = []

@@ -113,12 +113,31 @@ private func render(_ shards: [MetricsShard], _ gauges: MetricsGauges = MetricsG
         id: NodeID(unchecked: "austin-01"), site: SiteID(unchecked: "austin"), engine: .vllm, models: [],
         state: .ready, inflightRequests: 3, inflightTokens: 4_000, prefillTokensPerSecond: nil,
         firstTokenSeconds: nil)
+    var spending = SpendingSnapshot()
+    spending.stoppedOrgs = 1
+    spending.unjournaledCharges = 2
+    spending.shortfalls = 3
+    spending.shortfallNanoUSD = 4_000
+    spending.syncFailures = 5
+    spending.waitingAdmissions = 6
+    spending.illegalEvents = 7
+    spending.lostRecords = 8
     let exposition = render(
         [shard],
         MetricsGauges(
-            nodes: [node], reservationsOpen: 5, journalUnsyncedCharges: 6, accessLogDropped: 7, isReady: false))
+            nodes: [node], reservationsOpen: 5, journalUnsyncedCharges: 6, accessLogDropped: 7, isReady: false,
+            spending: spending))
     #expect(exposition.problems == [])
-    #expect(exposition.types.count == 29)
+    #expect(exposition.types.count == 36)
+    #expect(exposition["tollgate_orgs_stopped", [:]] == 1)
+    #expect(exposition["tollgate_charges_unjournaled_total", [:]] == 2)
+    #expect(exposition["tollgate_charge_shortfalls_total", [:]] == 3)
+    #expect(exposition["tollgate_charge_shortfall_nanousd_total", [:]] == 4_000)
+    #expect(exposition["tollgate_sync_failures_total", [:]] == 5)
+    #expect(exposition["tollgate_admissions_waiting", [:]] == 6)
+    #expect(exposition["tollgate_journal_records_lost_total", [:]] == 8)
+    // The loops' one and the service's.
+    #expect(exposition["tollgate_illegal_events_total", [:]] == 8)
     let place = ["node": "austin-01", "site": "austin"]
     #expect(exposition["tollgate_inflight_requests", place] == 3)
     #expect(exposition["tollgate_inflight_tokens", place] == 4_000)

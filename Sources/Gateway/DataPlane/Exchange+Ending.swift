@@ -50,12 +50,12 @@ extension Exchange {
             if let usage = reported.tokens,
                 usage.isPlausible(promptTokensMax: promptTokensMax, completionTokensMax: completionTokensMax)
             {
-                return charge(usage, isEstimated: false)
+                return charge(usage, isEstimated: false, isDelivered: deliveredTokens > 0)
             }
             if reported != .absent, reported != .null { loop.metrics.count(.usageDistrusted) }
-            return charge(ownUsage, isEstimated: true)
+            return charge(ownUsage, isEstimated: true, isDelivered: deliveredTokens > 0)
         case .settleDelivered:
-            return charge(ownUsage, isEstimated: true)
+            return charge(ownUsage, isEstimated: true, isDelivered: true)
         }
     }
 
@@ -66,7 +66,9 @@ extension Exchange {
             completionTokens: min(max(ownCount, deliveredTokens), completionTokensMax))
     }
 
-    private func charge(_ usage: TokenUsage, isEstimated: Bool) -> Failure? {
+    /// - Parameter isDelivered: Some of the answer went down, or the client left of its own accord: what the journal does
+    ///   not take is charged all the same. Otherwise the answer is withheld, and costs nothing.
+    private func charge(_ usage: TokenUsage, isEstimated: Bool, isDelivered: Bool) -> Failure? {
         guard let hold, let price, let model else { return nil }
         self.hold = nil
         // A charge never passes its hold; the bounds above make this a formality.
@@ -76,9 +78,10 @@ extension Exchange {
             try loop.services.spending.settle(
                 hold,
                 Settlement(model: model.id, price: price, usage: usage, isEstimated: isEstimated, at: WallTime.now()),
-                on: loop.transport)
+                isDelivered: isDelivered, on: loop.transport)
             return nil
         } catch {
+            if !isDelivered { settled = nil }
             return Failure.journal
         }
     }

@@ -194,7 +194,7 @@ extension GatewayServer: GatewayControl {
                 nodes: fleet.nodes(), reservationsOpen: spending.openHolds,
                 journalUnsyncedCharges: spending.unsyncedCharges,
                 accessLogDropped: parts.services.accessLog?.droppedCount ?? 0,
-                isReady: await unreadiness() == nil))
+                isReady: await unreadiness() == nil, spending: spending))
     }
 
     package func unreadiness() async -> String? {

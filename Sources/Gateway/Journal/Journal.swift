@@ -48,9 +48,8 @@ package struct JournalRecovery: Sendable {
 ///
 /// Segments of fixed size are allocated ahead of need, so that a write into them cannot run out of space, and each open
 /// hold sets aside room for its records (``reserve()``): a full disk refuses new work and never loses a charge. An
-/// append
-/// encodes into a reused buffer and makes one `pwrite` on the calling thread, under one lock; a thread of the journal's
-/// own does what may take long: `fdatasync` each 10 ms, making segments, ending them, deleting old ones.
+/// append encodes into a reused buffer and makes one `pwrite` on the calling thread, under one lock; a thread of the
+/// journal's own does what may take long: `fdatasync` each 10 ms, making segments, ending them, deleting old ones.
 ///
 /// A failed write or sync is never forgotten: ``isHealthy`` becomes false for good and nothing new is admitted, while
 /// charges of running requests are still tried. After a failed `fdatasync` the kernel may drop the pages and report
@@ -92,7 +91,9 @@ package final class Journal: Sendable {
         var opens: [RequestID: Int64] = [:]
         var reservedBytes = 0
         var writtenBytes: UInt64 = 0
-        var isDirty = false
+        var isDirty = true
+        /// Records were written that no mark tells to be on the disk.
+        var isUnmarked = true
         var isParked = false
         var isClosed = false
         var buffer = [UInt8](repeating: 0, count: JournalRecord.bytesMax)
@@ -214,6 +215,24 @@ package final class Journal: Sendable {
         }
     }
 
+    /// The hold's charge failed, which gave its room back: its Open, if it has one, is taken back. Best effort.
+    func takeBackOpen(_ id: RequestID) {
+        state.withLock { state in
+            if state.opens.removeValue(forKey: id) != nil { _ = try? append(.released(id), &state) }
+        }
+    }
+
+    /// Writes an org's last sequence where the journal's own is before it. Best effort: what is not written is learned
+    /// from the store again at the next start.
+    func appendPosition(_ sequence: Int64, org: OrgID) {
+        state.withLock { state in
+            guard state.reservedBytes + JournalRecord.bytesMax <= room(state),
+                (try? append(.position(org, lastSequence: sequence), &state)) != nil
+            else { return }
+            state.segment.lastSequences[org] = max(sequence, state.segment.lastSequences[org] ?? 0)
+        }
+    }
+
     /// In `fsync` mode, until everything up to `position` is on the disk; else not at all.
     func wait(for position: UInt64) throws(JournalFailure) {
         guard configuration.sync == .fsync else { return }
@@ -234,6 +253,7 @@ package final class Journal: Sendable {
             throw error
         }
         state.isDirty = true
+        state.isUnmarked = true
         if state.isParked {
             state.isParked = false
             wake.raise()

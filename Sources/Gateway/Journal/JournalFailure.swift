@@ -38,8 +38,9 @@ package enum JournalStartFailure: Error, Hashable, Sendable, CustomStringConvert
         case .locked(let directory):
             "journal \(directory) is in use by another process: give each gateway a directory of its own"
         case .corrupt(let file, let offset, let reason):
-            "journal is damaged: \(file) at offset \(offset): \(reason); restore the file, or move the directory away "
-                + "and retire this gateway's journal"
+            "journal is damaged: \(file) at offset \(offset): \(reason); restore the file from a copy, or move the "
+                + "directory away to start with a new journal: charges that only this one has are lost then, and what "
+                + "it borrowed from balances stays set aside"
         case .system(let path, let operation, let code):
             "journal: cannot \(operation) \(path): \(String(cString: strerror(code)))"
         }

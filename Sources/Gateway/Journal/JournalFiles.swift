@@ -12,6 +12,11 @@ package protocol JournalFiles: Sendable {
     /// Cuts a file to what was written, durably.
     func truncate(_ file: Int32, bytes: Int) -> Int32
     func remove(_ path: String) -> Int32
+    func close(_ file: Int32)
+}
+
+extension JournalFiles {
+    package func close(_ file: Int32) { Glibc.close(file) }
 }
 
 package struct SystemJournalFiles: JournalFiles {
@@ -25,7 +30,7 @@ package struct SystemJournalFiles: JournalFiles {
         if code == 0, fsync(file) != 0 { code = errno }
         if code == 0 { code = Self.syncDirectory(of: path) }
         guard code == 0 else {
-            close(file)
+            Glibc.close(file)
             unlink(path)
             throw JournalFailure(.allocate, code: code)
         }
@@ -63,7 +68,7 @@ package struct SystemJournalFiles: JournalFiles {
         let parent = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
         let directory = open(parent.isEmpty ? "/" : parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard directory >= 0 else { return errno }
-        defer { close(directory) }
+        defer { Glibc.close(directory) }
         return fsync(directory) == 0 ? 0 : errno
     }
 }

@@ -16,14 +16,19 @@ enum JournalRecord: Hashable, Sendable {
     case released(RequestID)
     /// The org's last sequence, repeated before the segments that tell it are deleted.
     case position(OrgID, lastSequence: Int64)
+    /// Everything in this segment before this offset was on the disk, and all segments before it, when this was
+    /// written.
+    case mark(durable: Int)
 
     static let frameBytes = 8
     /// No record is longer, frame included: the longest holds three names of 64 bytes.
     static let bytesMax = 512
+    /// What a mark takes.
+    static let markBytes = frameBytes + 1 + 8
 
     enum Kind: UInt8 {
         case header = 1
-        case open, progress, charge, released, position
+        case open, progress, charge, released, position, mark
     }
 }
 
@@ -97,6 +102,9 @@ extension JournalRecord {
             writer.put(Kind.position.rawValue)
             writer.put(org.rawValue)
             writer.put(sequence)
+        case .mark(let durable):
+            writer.put(Kind.mark.rawValue)
+            writer.put(Int64(durable))
         }
         guard !writer.isOverflown else { return nil }
         let body = UnsafeRawBufferPointer(rebasing: buffer[Self.frameBytes..<writer.offset])
@@ -132,6 +140,7 @@ extension JournalRecord {
         case .charge: self = .charge(OrgID(unchecked: reader.text()), reader.charge())
         case .released: self = .released(reader.requestID())
         case .position: self = .position(OrgID(unchecked: reader.text()), lastSequence: reader.get(Int64.self))
+        case .mark: self = .mark(durable: reader.integer())
         case nil: return nil
         }
         guard reader.isComplete else { return nil }

@@ -72,12 +72,29 @@ struct JournalScanner {
         )
     }
 
-    /// Whether what stands at `offset` can be the record that was being written when the power or the process went:
-    /// not longer than a record, and nothing sound after it.
-    func isTornTail() -> Bool {
-        guard let last = lastWritten() else { return false }
-        guard last - offset < JournalRecord.bytesMax else { return false }
-        return !(offset + 1...max(offset + 1, last)).contains { record(at: $0) != nil }
+    /// Bytes that are taken to have been written since the last mark, at most: seconds of a stalled disk. More that
+    /// cannot be read is damage.
+    static let unmarkedMax = 4 << 20
+
+    /// Whether what stands at `offset` can be what the power's failure left of records that were never synced.
+    ///
+    /// An interrupted `fdatasync` may have brought a later page to the disk and not an earlier one, so sound records may
+    /// follow the tear: they are cut with it. A mark after the tear that puts the durable position beyond it proves the
+    /// opposite: what cannot be read had been on the disk, and is damaged. The mark of the last sync may itself be lost,
+    /// so up to two rounds of the journal's thread are not told apart from a tear.
+    /// - Parameter durable: What the last mark before `offset` says.
+    func isTornTail(durable: Int) -> Bool {
+        guard let last = lastWritten(), last - durable < Self.unmarkedMax else { return false }
+        var place = offset + 1
+        while place <= last {
+            guard let found = record(at: place) else {
+                place += 1
+                continue
+            }
+            if case .mark(let durable)? = JournalRecord(body: found.body), durable > offset { return false }
+            place = found.next
+        }
+        return true
     }
 
     /// From `offset` to the last byte that is not zero.
@@ -122,7 +139,7 @@ struct JournalScan {
                     throw .corrupt(file: path(number), offset: 0, reason: "it belongs to another journal or place")
                 }
                 headers.append(header)
-            } else if scanner.end() == .clean || scanner.isTornTail(), number == numbers.last {
+            } else if scanner.end() == .clean || scanner.isTornTail(durable: 0), number == numbers.last {
                 unused.append(path(number))
             } else {
                 throw .corrupt(file: path(number), offset: 0, reason: "no segment header")
@@ -148,12 +165,14 @@ struct JournalScan {
         var scanner = JournalScanner(file.bytes)
         var segment = JournalSegment(number: header.number, length: 0, chain: 0, created: header.created)
         let limit = next.map { min(Int($0.previousLength), file.bytes.count) } ?? file.bytes.count
+        var durable = 0
         while true {
             let start = scanner.offset
             guard let body = scanner.next(limit: limit) else { break }
             guard let record = JournalRecord(body: body) else {
                 throw .corrupt(file: path, offset: start, reason: "a record of an unknown kind")
             }
+            if case .mark(let marked) = record { durable = marked }
             take(record, &segment)
         }
         if let next {
@@ -168,7 +187,9 @@ struct JournalScan {
                     file: path, offset: scanner.offset, reason: "its records are not those that were written")
             }
         } else if case .broken(let reason) = scanner.end() {
-            guard scanner.isTornTail() else { throw .corrupt(file: path, offset: scanner.offset, reason: reason) }
+            guard scanner.isTornTail(durable: durable) else {
+                throw .corrupt(file: path, offset: scanner.offset, reason: reason)
+            }
             cut = (path, scanner.offset, scanner.unreadBytes)
         } else {
             cut = (path, scanner.offset, 0)
@@ -192,6 +213,7 @@ struct JournalScan {
             note(org, charge.sequence, &segment)
         case .released(let id): opens[id] = nil
         case .position(let org, let sequence): note(org, sequence, &segment)
+        case .mark: break
         }
     }
 

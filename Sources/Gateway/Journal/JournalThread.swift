@@ -46,6 +46,9 @@ enum JournalThread {
             }
             if quietRounds > quietRoundsMax, !journal.park() { quietRounds = 0 }
         }
+        // What was written since the last round, and the mark that says that it is there.
+        _ = journal.syncRound()
+        journal.closeFiles()
         journal.ended.raise()
     }
 }
@@ -63,12 +66,12 @@ extension Journal {
 
     /// Syncs what was written since the last round.
     func syncRound() -> (wroteAny: Bool, isClosed: Bool) {
-        let (file, ending, position, isDirty, isClosed) = state.withLock { state in
+        let (file, segment, ending, position, isDirty, isClosed) = state.withLock { state in
             defer {
                 state.ending.removeAll()
                 state.isDirty = false
             }
-            return (state.file, state.ending, state.writtenBytes, state.isDirty, state.isClosed)
+            return (state.file, state.segment, state.ending, state.writtenBytes, state.isDirty, state.isClosed)
         }
         // Older segments first: nothing may be on the disk before what precedes it.
         var code: Int32 = 0
@@ -77,7 +80,7 @@ extension Journal {
             code = code == 0 ? synced : code
             // A segment that could not be cut only wastes space.
             _ = configuration.files.truncate(file, bytes: length)
-            Glibc.close(file)
+            configuration.files.close(file)
         }
         if isDirty {
             let synced = configuration.files.sync(file)
@@ -87,12 +90,37 @@ extension Journal {
             fail(JournalFailure(.sync, code: code))
         } else {
             durable.raise(to: position)
-        }
-        if isClosed {
-            Glibc.close(file)
-            if let next = state.withLock({ $0.next }) { Glibc.close(next.file) }
+            mark(segment)
         }
         return (isDirty || !ending.isEmpty, isClosed)
+    }
+
+    /// Writes how much of `segment` is on the disk, which the next round brings there. Skipped where the room belongs to
+    /// holds, and where appends have gone on to another segment: the next round says more.
+    private func mark(_ segment: JournalSegment) {
+        state.withLock { state in
+            guard state.isUnmarked, isHealthy, state.segment.number == segment.number,
+                state.reservedBytes + JournalRecord.bytesMax <= room(state),
+                state.segment.length + JournalRecord.bytesMax <= configuration.segmentBytes
+            else { return }
+            do throws(JournalFailure) {
+                try Self.write(
+                    .mark(durable: segment.length), &state, configuration, directory, mayCreate: false)
+                state.isDirty = true
+                state.isUnmarked = state.segment.length > segment.length + JournalRecord.markBytes
+            } catch {
+                fail(error)
+            }
+        }
+    }
+
+    /// After the last round, and nowhere else: a number that is closed twice may be someone else's by then.
+    func closeFiles() {
+        let files = state.withLock { state in
+            defer { state.next = nil }
+            return [state.file] + (state.next.map { [$0.file] } ?? [])
+        }
+        for file in files { configuration.files.close(file) }
     }
 
     /// Makes the next segment once it is wanted.
@@ -109,7 +137,7 @@ extension Journal {
                 state.next = (wanted, file)
                 return true
             }
-            if !isTaken { Glibc.close(file) }
+            if !isTaken { configuration.files.close(file) }
             return true
         } catch {
             logger.error(

@@ -7,9 +7,8 @@ import Synchronization
 /// Lets requests in against the ledger and charges them, for all event loops of the gateway.
 ///
 /// One ``SpendingStateMachine`` an org decides; they lie in shards, each behind a mutex, and what they decide is done
-/// after
-/// unlocking, with one exception: a charge gets its sequence and goes into the journal under its shard's lock, because
-/// sequences have to reach the journal in order.
+/// after unlocking, with one exception: a charge gets its sequence and goes into the journal under its shard's lock,
+/// because sequences have to reach the journal in order.
 ///
 /// A SYNC goes out through the transport of whoever caused it, and its answer starts the next one there. A verdict hops
 /// to the loop of the request that waits for it, if that is another.
@@ -116,10 +115,14 @@ package final class SpendingService: Sendable {
     /// out.
     ///
     /// An amount above the hold is capped there and counted. A hold that was settled or released before is left alone.
-    /// - Throws: The journal did not take the charge. It still goes to the store from memory, and is lost only if the
-    ///   gateway ends before; the last byte should not go down.
+    /// In `fsync` mode a charge that is written but not known to be on the disk stands all the same: the journal counts
+    /// as failed, so nothing new is admitted, but this answer may go down.
+    /// - Parameter isDelivered: The client already has some of the answer (a stream).
+    /// - Throws: The journal did not take the charge; the last byte should not go down. Where nothing was delivered,
+    ///   nothing is charged and the hold is released: an answer that is withheld costs nothing. Where something was,
+    ///   the charge goes to the store from memory, and is lost only if the gateway ends before.
     package func settle(
-        _ hold: Hold, _ settlement: Settlement, on transport: any LedgerTransport
+        _ hold: Hold, _ settlement: Settlement, isDelivered: Bool = false, on transport: any LedgerTransport
     ) throws(JournalFailure) {
         let amount = capped(hold, settlement)
         var failure: JournalFailure?
@@ -138,19 +141,30 @@ package final class SpendingService: Sendable {
             } catch {
                 failure = error
             }
+            if failure != nil, !isDelivered {
+                return state.apply(hold.org, at: index) { machine in
+                    machine.holdReleased(ticket: hold.id, booking: hold.booking)
+                }
+            }
             return state.apply(hold.org, at: index) { machine in
                 machine.holdSettled(ticket: hold.id, charge: charge, now: now())
             }
         }
         guard let plan else { return illegal("settled", hold) }
         if failure == nil {
-            do throws(JournalFailure) { try journal.wait(for: position) } catch { failure = error }
+            do throws(JournalFailure) { try journal.wait(for: position) } catch { journal.fail(error) }
+        } else if !isDelivered {
+            // The failed charge gave the room back; a stream's Open must not be charged by the next start.
+            journal.takeBackOpen(hold.requestID)
         }
         perform(plan, org: hold.org, on: transport)
         guard let failure else { return }
-        counters.unjournaledCharges.add(1, ordering: .relaxed)
+        if isDelivered { counters.unjournaledCharges.add(1, ordering: .relaxed) }
         logger.critical(
-            "a charge is not in the journal", metadata: ["request_id": "\(hold.requestID)", "error": "\(failure)"])
+            isDelivered
+                ? "a charge is not in the journal"
+                : "the journal did not take a charge: the answer is withheld and costs nothing",
+            metadata: ["request_id": "\(hold.requestID)", "error": "\(failure)"])
         throw failure
     }
 

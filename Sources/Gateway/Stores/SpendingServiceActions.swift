@@ -9,6 +9,7 @@ extension SpendingService {
     /// - Parameter isWithinAdmit: The request that is being admitted may be among the decided: it is told later.
     func perform(_ plan: Plan, org: OrgID, on transport: any LedgerTransport, isWithinAdmit: Bool = false) {
         for alarm in plan.alarms { log(alarm, org: org) }
+        if let position = plan.position { journal.appendPosition(position, org: org) }
         if plan.isIllegal { counters.illegalEvents.add(1, ordering: .relaxed) }
         for _ in 0..<plan.unreserved { journal.unreserve() }
         if !plan.decided.isEmpty { tell(plan.decided, org: org, isWithinAdmit: isWithinAdmit) }
@@ -124,8 +125,8 @@ extension SpendingService {
         case .stopped(.journalBehind(let applied, let journaled)):
             logger.critical(
                 """
-                org stopped: the store has applied charges that this journal does not hold; restore the journal's \
-                directory, or start with a new one and retire this one
+                org stopped: the store has applied charges that this gateway did not make; end the other process that \
+                uses a copy of this journal, then restart this gateway
                 """,
                 metadata: ["org": "\(org)", "applied": "\(applied)", "journaled": "\(journaled)"])
         case .stopped(.chargesMissing(let from)):
@@ -139,6 +140,14 @@ extension SpendingService {
         case .fenced:
             logger.critical(
                 "this journal was retired: nothing is admitted any more", metadata: ["org": "\(org)"])
+        case .recordsLost(let applied, let journaled):
+            counters.lostRecords.wrappingAdd(Int(applied - journaled), ordering: .relaxed)
+            logger.error(
+                """
+                the store has applied charges whose records this journal lost (a failed write, or power lost): the org \
+                goes on after them; the ledger's entries are the only record of them
+                """,
+                metadata: ["org": "\(org)", "applied": "\(applied)", "journaled": "\(journaled)"])
         case .unknownOrg(let charges):
             logger.error(
                 "the store does not know an org that owes charges: they stay and are offered again",

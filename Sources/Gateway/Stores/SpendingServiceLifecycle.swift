@@ -41,6 +41,7 @@ extension SpendingService {
         snapshot.shortfalls = counters.shortfalls.load(ordering: .relaxed)
         snapshot.shortfallNanoUSD = counters.shortfallNanoUSD.load(ordering: .relaxed)
         snapshot.unjournaledCharges = counters.unjournaledCharges.load(ordering: .relaxed)
+        snapshot.lostRecords = counters.lostRecords.load(ordering: .relaxed)
         snapshot.illegalEvents = counters.illegalEvents.load(ordering: .relaxed)
         snapshot.isJournalHealthy = journal.isHealthy
         return snapshot

@@ -65,10 +65,14 @@ package struct SpendingSnapshot: Hashable, Sendable {
     /// Settles that cost more than their hold, and what was not charged.
     package var shortfalls = 0
     package var shortfallNanoUSD: Int64 = 0
-    /// Charges that the journal did not take.
+    /// Charges that the journal did not take, and that went out from memory.
     package var unjournaledCharges = 0
+    /// Charges that the store had at the start and the journal had lost.
+    package var lostRecords = 0
     package var illegalEvents = 0
     package var isJournalHealthy = true
+
+    package init() {}
 }
 
 /// Monotonic counts, relaxed: they order nothing.
@@ -78,6 +82,7 @@ final class SpendingCounters: Sendable {
     let shortfalls = Atomic<Int>(0)
     let shortfallNanoUSD = Atomic<Int64>(0)
     let unjournaledCharges = Atomic<Int>(0)
+    let lostRecords = Atomic<Int>(0)
     let illegalEvents = Atomic<Int>(0)
 }
 
@@ -98,6 +103,7 @@ struct Plan: Sendable {
     /// How many of those that were decided do not need their room in the journal any more.
     var unreserved = 0
     var alarms: [SpendingStateMachine.Alarm] = []
+    var position: Int64?
     var read: ClosedRange<Int64>?
     var send: SyncRequest?
     var isIllegal = false
@@ -142,7 +148,8 @@ final class Shard: Sendable {
                 listed.append(org)
             }
             var plan = Plan(
-                alarms: actions.alarms, read: actions.read, send: actions.send, isIllegal: actions.isIllegal)
+                alarms: actions.alarms, position: actions.position, read: actions.read, send: actions.send,
+                isIllegal: actions.isIllegal)
             for decision in actions.decisions { decide(decision.ticket, decision.outcome, org, &plan) }
             return plan
         }

@@ -11,16 +11,19 @@ package struct MetricsGauges: Sendable {
     package var accessLogDropped: Int
     /// Whether `/readyz` says yes.
     package var isReady: Bool
+    /// nil: the families that come from it are left out.
+    package var spending: SpendingSnapshot?
 
     package init(
         nodes: [NodeStatus] = [], reservationsOpen: Int = 0, journalUnsyncedCharges: Int = 0,
-        accessLogDropped: Int = 0, isReady: Bool = true
+        accessLogDropped: Int = 0, isReady: Bool = true, spending: SpendingSnapshot? = nil
     ) {
         self.nodes = nodes
         self.reservationsOpen = reservationsOpen
         self.journalUnsyncedCharges = journalUnsyncedCharges
         self.accessLogDropped = accessLogDropped
         self.isReady = isReady
+        self.spending = spending
     }
 }
 
@@ -52,8 +55,9 @@ package struct MetricsRegistry: Sendable {
         renderGenAI(sum, &text)
         renderRequests(sum, &text)
         renderTokens(sum, &text)
-        renderCounters(sum, &text)
+        renderCounters(sum, gauges, &text)
         renderState(sum, gauges, &text)
+        if let spending = gauges.spending { renderSpending(spending, &text) }
         return text.text
     }
 
@@ -113,11 +117,13 @@ package struct MetricsRegistry: Sendable {
         text.family("tollgate_refusals_total", .counter, "Requests that ended with an error of the gateway, by reason.")
         for code in Failure.Code.allCases { text.sample([("reason", code.label)], sum.refusals[code.rawValue]) }
         text.family(
-            "tollgate_overhead_seconds", .histogram, "The gateway's own time: accepted to dispatched, without waiting.")
+            "tollgate_overhead_seconds", .histogram,
+            "The request's whole body here to its dispatch to a node, without the wait for the ledger.")
         text.histogram([], sum.overhead, series: 0)
         text.family("tollgate_admission_wait_seconds", .histogram, "Asking for admission to having it.")
         text.histogram([], sum.admissionWait, series: 0)
-        text.family("tollgate_redis_latency_seconds", .histogram, "Command sent to answer read.")
+        text.family(
+            "tollgate_redis_latency_seconds", .histogram, "A SYNC or admission call: command sent to answer read.")
         text.histogram([], sum.redisLatency, series: 0)
     }
 
@@ -130,7 +136,7 @@ package struct MetricsRegistry: Sendable {
         }
     }
 
-    private static func renderCounters(_ sum: MetricsSnapshot, _ text: inout PrometheusText) {
+    private static func renderCounters(_ sum: MetricsSnapshot, _ gauges: MetricsGauges, _ text: inout PrometheusText) {
         func value(_ counter: MetricCounter) -> Int64 { sum.counters[counter.rawValue] }
         text.family("tollgate_upstream_retries_total", .counter, "Requests sent again before the first byte.")
         text.sample([("reason", "stale_connection")], value(.upstreamStaleRetries))
@@ -138,14 +144,37 @@ package struct MetricsRegistry: Sendable {
         text.counter("tollgate_upstream_connects_total", "Connections to nodes opened.", value(.upstreamConnects))
         text.counter("tollgate_connections_accepted_total", "Client connections.", value(.connectionsAccepted))
         text.counter("tollgate_received_bytes_total", "Request body bytes from clients.", value(.bytesReceived))
-        text.counter("tollgate_sent_bytes_total", "Response bytes to clients, heads and framing included.", value(.bytesSent))
+        text.counter(
+            "tollgate_sent_bytes_total", "Response bytes to clients, heads and framing included.", value(.bytesSent))
         text.counter("tollgate_cost_nanousd_total", "Charged, in billionths of a US dollar.", value(.costNanousd))
         text.counter("tollgate_estimated_charges_total", "Charges without a node's usage.", value(.estimatedCharges))
         text.counter(
             "tollgate_usage_distrusted_total", "Answers whose usage could not be true.", value(.usageDistrusted))
         text.counter(
             "tollgate_illegal_events_total", "Events that a state machine does not allow: defects.",
-            value(.illegalEvents))
+            value(.illegalEvents) + Int64(gauges.spending?.illegalEvents ?? 0))
+    }
+
+    /// What a person should hear of where money is concerned.
+    private static func renderSpending(_ spending: SpendingSnapshot, _ text: inout PrometheusText) {
+        text.gauge(
+            "tollgate_orgs_stopped", "Orgs that admit nothing until an operator acts.", Int64(spending.stoppedOrgs))
+        text.counter(
+            "tollgate_charges_unjournaled_total", "Charges that the journal did not take: they went out from memory.",
+            Int64(spending.unjournaledCharges))
+        text.counter(
+            "tollgate_journal_records_lost_total", "Charges that Redis had at the start and the journal had lost.",
+            Int64(spending.lostRecords))
+        text.counter(
+            "tollgate_charge_shortfalls_total", "Requests that cost more than their hold.", Int64(spending.shortfalls))
+        text.counter(
+            "tollgate_charge_shortfall_nanousd_total", "What those did not pay, in billionths of a US dollar.",
+            spending.shortfallNanoUSD)
+        text.counter(
+            "tollgate_sync_failures_total", "SYNC calls without an answer.", Int64(spending.syncFailures))
+        text.gauge(
+            "tollgate_admissions_waiting", "Requests that wait for the ledger's verdict.",
+            Int64(spending.waitingAdmissions))
     }
 
     private static func renderState(

@@ -45,8 +45,11 @@ struct Ask: Sendable {
         _ model: String, key: String? = nil, stream: Bool = false, includeUsage: Bool? = nil, tokens: Int? = 8,
         prompt: String = "Say something.", fields: String = ""
     ) -> Ask {
-        post("/v1/chat/completions", chatBody(
-            model, stream: stream, includeUsage: includeUsage, tokens: tokens, prompt: prompt, fields: fields), key: key)
+        post(
+            "/v1/chat/completions",
+            chatBody(
+                model, stream: stream, includeUsage: includeUsage, tokens: tokens, prompt: prompt, fields: fields),
+            key: key)
     }
 
     static func chatBody(

@@ -82,7 +82,8 @@ struct Customer: Sendable {
     func books(
         settles: Int, within limit: Duration = .seconds(15), sourceLocation: SourceLocation = #_sourceLocation
     ) async throws -> Books {
-        let balance = try await eventually("\(org)'s holds to end and \(settles) settles", within: limit) { () -> Int? in
+        let balance = try await eventually("\(org)'s holds to end and \(settles) settles", within: limit) {
+            () -> Int? in
             let org = try await show()
             guard org["open_reservations"]?.integer == 0, org["reserved_nanousd"]?.integer == 0 else { return nil }
             // Holds are closed in the same step of the store that applies their charges, so none is on its way now;

@@ -34,7 +34,10 @@ struct Metrics {
                 labels[String(label.1)] = String(label.2)
             }
             let name = String(parts.1)
-            let family = ["_bucket", "_sum", "_count"].first { name.hasSuffix($0) && types[String(name.dropLast($0.count))] != nil }
+            let family =
+                ["_bucket", "_sum", "_count"].first {
+                    name.hasSuffix($0) && types[String(name.dropLast($0.count))] != nil
+                }
                 .map { String(name.dropLast($0.count)) } ?? name
             guard types[family] != nil else { throw Malformed(line: "no type before: \(line)") }
             samples.append(Sample(name: name, labels: labels, value: value))

@@ -7,6 +7,7 @@ struct SmallGateway: Sendable {
     let slow: SimulatedNode
 
     static let bodyBytes = 64 << 10
+    static let bufferedBytes = 96 << 10
     static let connections = 100
     static let headerBytes = 4 << 10
 
