@@ -89,7 +89,8 @@ struct AnswerReader {
             } else if key.matches("error", in: json) {
                 if json[try scanner.value().lowerBound] != UInt8(ascii: "n") { isError = true }
             } else if key.matches("object", in: json) {
-                if json[try scanner.value()].elementsEqual("\"error\"".utf8) { isError = true }
+                let value = try scanner.value()
+                if value.count == 7, json[value].elementsEqual("\"error\"".utf8) { isError = true }
             } else {
                 try scanner.value()
             }

@@ -99,6 +99,7 @@ package enum SSEEvent {
     /// - Parameter event: One event as ``SSEScanner/nextEventEnd(in:from:)`` delimits it. A byte order mark at its head is
     ///   passed over.
     package static func payload(in event: UnsafeRawBufferPointer) -> Payload {
+        if let line = onlyLine(of: event) { return line }
         var first: Range<Int>?
         var joined: [UInt8]?
         forEachField(in: event) { name, value in
@@ -112,6 +113,19 @@ package enum SSEEvent {
         guard let first else { return .comment }
         // As the official clients do: by its beginning.
         return event[first].starts(with: "[DONE]".utf8) ? .done : .data(first)
+    }
+
+    /// What nearly every event of a model server is: one line `data: {...}` and LF LF.
+    private static func onlyLine(of event: UnsafeRawBufferPointer) -> Payload? {
+        let start = 6
+        let end = event.count - 2
+        guard end > start, event[start] == UInt8(ascii: "{"),
+            event.loadUnaligned(as: UInt32.self) == UInt32(littleEndian: 0x6174_6164),  // "data"
+            event[4] == UInt8(ascii: ":"), event[5] == UInt8(ascii: " "),
+            SSEScanner.lineEnd(in: event, from: start) == end,
+            event[end] == UInt8(ascii: "\n"), event[end + 1] == UInt8(ascii: "\n")
+        else { return nil }
+        return .data(start..<end)
     }
 
     /// The value of the last `event` field, which names the kind of event.

@@ -30,7 +30,9 @@ package struct ChunkScan: Hashable, Sendable {
     ) -> ChunkRelay {
         if !clientWantsUsage, choicesEmpty, usageMember != nil, usage != .null { return .drop }
         var edits: [BodyEdit] = []
-        if let modelSpan, !json[modelSpan].elementsEqual(publicModel.json) {
+        if let modelSpan,
+            modelSpan.count != publicModel.json.count || !json[modelSpan].elementsEqual(publicModel.json)
+        {
             edits.append(BodyEdit(replacing: modelSpan, with: publicModel.json))
         }
         if !clientWantsUsage, let usageMember {

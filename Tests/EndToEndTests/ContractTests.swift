@@ -280,15 +280,11 @@ import Testing
         let (second, secondRest) = try Self.halfSent(gateway, customer, bytes: 60_000)
         // 50,000 bytes each do not fit into 96 KiB: one of the two is not read any further.
         try await until("both to be read as far as they fit") {
-            let metrics = try await Metrics(gateway.metrics())
-            let bytes = metrics.value("tollgate_buffered_bytes") ?? 0
-            #expect(bytes <= Double(SmallGateway.bufferedBytes))
-            return metrics.value("tollgate_requests_open") == 2 && bytes >= 50_000
+            guard try await gateway.gauge("tollgate_requests_open") == 2 else { return false }
+            return try await gateway.gauge("tollgate_buffered_bytes") >= 50_000
         }
-        for _ in 0..<10 {
-            let bytes = try await Metrics(gateway.metrics()).value("tollgate_buffered_bytes") ?? 0
-            #expect((50_000...Double(SmallGateway.bufferedBytes)).contains(bytes))
-        }
+        let bytes = try await gateway.gauge("tollgate_buffered_bytes")
+        #expect((50_000...SmallGateway.bufferedBytes).contains(bytes))
         let answers = try await blocking {
             try first.send(firstRest)
             let answer = try first.response()
@@ -306,7 +302,7 @@ import Testing
         let (first, firstRest) = try Self.halfSent(gateway, customer, bytes: 60_000)
         // The first is in memory before the second comes.
         try await until("the first body's bytes in memory") {
-            try await Metrics(gateway.metrics()).value("tollgate_buffered_bytes") ?? 0 >= 50_000
+            try await gateway.gauge("tollgate_buffered_bytes") >= 50_000
         }
         let (second, _) = try Self.halfSent(gateway, customer, bytes: 60_000)
         let answer = try await blocking { try second.response() }
@@ -319,7 +315,7 @@ import Testing
         }
         #expect(served.status == 200)
         _ = try await customer.onlySettle()
-        #expect(try await Metrics(gateway.metrics()).value("tollgate_buffered_bytes") == 0)
+        #expect(try await gateway.gauge("tollgate_buffered_bytes") == 0)
     }
 
     /// A connection with all but the last 10,000 bytes of a request sent, and these.
@@ -353,7 +349,7 @@ import Testing
         let wires = try (0..<SmallGateway.connections).map { _ in try gateway.connect() }
         // They are counted when the gateway has accepted them.
         try await until("all of them to be open") {
-            try await Metrics(gateway.metrics()).value("tollgate_connections_open") == Double(SmallGateway.connections)
+            try await gateway.gauge("tollgate_connections_open") == SmallGateway.connections
         }
         let extra = try gateway.connect()
         _ = try await blocking { try extra.waitForClose() }

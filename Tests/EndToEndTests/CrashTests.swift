@@ -126,6 +126,7 @@ import Testing
         #expect(served.allSatisfy { !$0.text.contains("\"error\"") })
         let ids = Set(served.map(\.requestID))
         #expect(ids.count == served.count)
+        try await setup.customer.waitUntilNothingIsHeld()
         // Charged beyond that may only be what was cut off by a kill: at most one for each client and round.
         let charged = try await setup.customer.entries().compactMap(\.requestID)
         #expect(Set(charged).count == charged.count)
@@ -170,6 +171,7 @@ import Testing
         await load.stop()
         #expect(load.brokenCount == 0)
         #expect(load.answered.allSatisfy { $0.status == 200 || $0.errorCode == "store_unavailable" })
+        try await setup.customer.waitUntilNothingIsHeld()
         let charged = try await setup.customer.entries().compactMap(\.requestID)
         #expect(Set(load.served.map(\.requestID)).isSubset(of: charged))
         // Beside the load's, the two requests that told of the service's return.

@@ -26,7 +26,7 @@ import Testing
             wire.reset()
         }
         try await until("nothing open") {
-            try await Metrics(gateway.metrics()).value("tollgate_buffered_bytes") == 0
+            try await gateway.gauge("tollgate_buffered_bytes") == 0
         }
         try await customer.expectNoCharge()
         #expect(shared.node("unreached").stats.requests == before)

@@ -69,10 +69,12 @@ import Testing
         let bad = try await SimulatedNode.serving("m", fault: "status:422")
         let setup = try await start(badPort: bad.port)
         let (answers, retries) = try await askUntilBadWasTried(setup, stream: false) { bad.stats.requests }
-        #expect(answers.last?.status == 422)
+        let refused = answers.count { $0.status == 422 }
+        #expect(refused >= 1)
+        #expect(answers.allSatisfy { $0.status == 422 || $0.status == 200 })
         #expect(retries == 0)
-        _ = try await bad.stats { $0.requests == 1 }
-        _ = try await setup.customer.books(settles: answers.count - 1)
+        _ = try await bad.stats { $0.requests == refused }
+        _ = try await setup.customer.books(settles: answers.count - refused)
     }
 
     @Test func whereEveryNodeFailsTheLastFailureIsAnsweredAndNothingCharged() async throws {

@@ -22,6 +22,8 @@ struct FleetServiceTests {
         timings.probeIntervalUnready = .milliseconds(5)
         timings.wordInterval = .milliseconds(5)
         timings.tick = .milliseconds(2)
+        timings.tickQuiet = .milliseconds(2)
+        timings.tickNames = .milliseconds(2)
         return timings
     }
 

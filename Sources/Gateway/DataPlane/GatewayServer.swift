@@ -39,6 +39,8 @@ package final class GatewayServer: Sendable {
     let published: Mutex<Published>
     let isDraining = Atomic<Bool>(false)
     private let background: Mutex<[Task<Void, Never>]>
+    /// On the loop that it serves, not a task: a sleeping task's wake goes through three threads.
+    private let spendingTimer = Mutex<RepeatedTask?>(nil)
     /// The change under way, for the next to wait for.
     private let turn = Mutex<Task<Void, Never>?>(nil)
     private let poller: Mutex<NIOLoopBound<AuthVersionPoller>?>
@@ -57,6 +59,10 @@ package final class GatewayServer: Sendable {
 
     func keep(_ poller: NIOLoopBound<AuthVersionPoller>) {
         self.poller.withLock { $0 = poller }
+    }
+
+    func keep(_ timer: RepeatedTask) {
+        spendingTimer.withLock { $0 = timer }
     }
 
     func keep(_ tasks: [Task<Void, Never>]) {
@@ -157,6 +163,7 @@ package final class GatewayServer: Sendable {
         if left > 0 {
             parts.logger.warning("charges stay in the journal until the next start", metadata: ["charges": "\(left)"])
         }
+        spendingTimer.withLock { $0 }?.cancel()
         for task in background.withLock({ $0 }) { task.cancel() }
         for task in background.withLock({ $0 }) { await task.value }
         if let poller = poller.withLock({ $0 }) {

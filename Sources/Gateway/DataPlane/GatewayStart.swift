@@ -210,12 +210,12 @@ extension GatewayServer {
     private func startBackground() {
         let loops = parts.loops
         let fleet = fleet
-        let ticking = Task {
-            while !Task.isCancelled {
-                loops[0].execute { $0.services.spending.tick(on: $0.transport) }
-                try? await Task.sleep(for: Self.spendingTick)
-            }
-        }
+        let tick = TimeAmount.nanoseconds(Self.spendingTick.nanoseconds)
+        let context = loops[0].context
+        keep(
+            loops[0].eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: tick) { _ in
+                context.value.services.spending.tick(on: context.value.transport)
+            })
         loops[0].eventLoop.execute { [weak self, redis = loops[0].redis] in
             let poller = AuthVersionPoller(client: redis.value) { changes in
                 if changes.contains(.auth) { for loop in loops { loop.execute { $0.keys.flush() } } }
@@ -224,7 +224,7 @@ extension GatewayServer {
             poller.start()
             self?.keep(NIOLoopBound(poller, eventLoop: redis.value.eventLoop))
         }
-        keep([ticking, Task { await fleet.run() }])
+        keep([Task { await fleet.run() }])
     }
 }
 

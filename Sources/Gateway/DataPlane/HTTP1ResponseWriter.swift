@@ -87,19 +87,20 @@ package final class HTTP1ResponseWriter: ResponseWriter {
     package func writeStream(_ bytes: ByteBuffer) {
         let size = bytes.readableBytes
         guard size > 0 else { return }
-        gather { buffer in
-            buffer.reserveCapacity(minimumWritableBytes: (size <= Self.coalescedBodyMax ? size : 0) + 20)
-            if isChunked {
+        guard size > Self.coalescedBodyMax else {
+            return gather { buffer in
+                if isChunked { buffer.writeChunk(bytes) } else { buffer.writeImmutableBuffer(bytes) }
+            }
+        }
+        if isChunked {
+            gather { buffer in
                 buffer.writeHexadecimal(size)
                 buffer.writeStaticString("\r\n")
             }
-            if size <= Self.coalescedBodyMax { buffer.writeImmutableBuffer(bytes) }
         }
-        if size > Self.coalescedBodyMax {
-            sendPending(flushing: false)
-            bytesWritten += size
-            context.write(NIOAny(bytes), promise: nil)
-        }
+        sendPending(flushing: false)
+        bytesWritten += size
+        context.write(NIOAny(bytes), promise: nil)
         if isChunked { gather { $0.writeStaticString("\r\n") } }
     }
 
@@ -200,6 +201,27 @@ extension ByteBuffer {
                 bytes[index] = UInt8(ascii: "-")
             }
             _ = writeBytes(UnsafeRawBufferPointer(rebasing: bytes[index...]))
+        }
+    }
+
+    /// A whole chunk of a chunked body, in one access to the storage.
+    fileprivate mutating func writeChunk(_ bytes: ByteBuffer) {
+        let size = bytes.readableBytes
+        let digits = (Int.bitWidth - size.leadingZeroBitCount + 3) / 4
+        writeWithUnsafeMutableBytes(minimumWritableBytes: digits + size + 4) { target in
+            // SAFETY: used within this closure only, and what is written comes to the bytes that were asked for.
+            for index in 0..<digits {
+                let nibble = UInt8(truncatingIfNeeded: size >> (4 * (digits - 1 - index))) & 0xF
+                target[index] = nibble < 10 ? UInt8(ascii: "0") + nibble : UInt8(ascii: "a") + nibble - 10
+            }
+            bytes.withUnsafeReadableBytes {
+                UnsafeMutableRawBufferPointer(rebasing: target[(digits + 2)...]).copyMemory(from: $0)
+            }
+            target[digits] = UInt8(ascii: "\r")
+            target[digits + 1] = UInt8(ascii: "\n")
+            target[digits + size + 2] = UInt8(ascii: "\r")
+            target[digits + size + 3] = UInt8(ascii: "\n")
+            return digits + size + 4
         }
     }
 

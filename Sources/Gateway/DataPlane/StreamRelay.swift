@@ -90,9 +90,7 @@ package struct StreamRelay {
             let json = UnsafeRawBufferPointer(rebasing: bytes[span])
             return relay(json, into: &output) { edits, output in
                 // Framed anew: a node's own fields (`retry`, `id`, `event`) would steer the client.
-                output.writeStaticString("data: ")
-                output.writeApplying(edits, to: json)
-                output.writeStaticString("\n\n")
+                output.writeEvent(json, edits)
             }
         case .joined(let lines):
             return lines.withUnsafeBytes { json in
@@ -128,6 +126,30 @@ package struct StreamRelay {
 }
 
 extension ByteBuffer {
+    /// Appends `data: `, the text with the edits applied, and a blank line. In one access to the storage: each costs as
+    /// much as copying the text.
+    mutating func writeEvent(_ json: UnsafeRawBufferPointer, _ edits: [BodyEdit]) {
+        writeWithUnsafeMutableBytes(minimumWritableBytes: 8 + json.count + Swift.max(0, edits.growth)) { target in
+            // SAFETY: used within this closure only. Edits are ascending and within the text, so what is put comes to
+            // 8 + json.count + growth bytes, which is at most what was asked for.
+            var rest = target
+            func put(_ bytes: UnsafeRawBufferPointer) {
+                rest.copyMemory(from: bytes)
+                rest = UnsafeMutableRawBufferPointer(rebasing: rest[bytes.count...])
+            }
+            put(UnsafeRawBufferPointer(start: ("data: " as StaticString).utf8Start, count: 6))
+            var taken = 0
+            for edit in edits {
+                put(UnsafeRawBufferPointer(rebasing: json[taken..<edit.offset]))
+                edit.inserted.withUnsafeBytes { put($0) }
+                taken = edit.offset + edit.removed
+            }
+            put(UnsafeRawBufferPointer(rebasing: json[taken...]))
+            put(UnsafeRawBufferPointer(start: ("\n\n" as StaticString).utf8Start, count: 2))
+            return target.count - rest.count
+        }
+    }
+
     /// Appends `source` with the edits applied.
     mutating func writeApplying(_ edits: [BodyEdit], to source: UnsafeRawBufferPointer) {
         var taken = 0

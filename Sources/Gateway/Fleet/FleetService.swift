@@ -19,8 +19,12 @@ package struct FleetTimings: Hashable, Sendable {
     package var resolveIntervalFailed = Duration.seconds(5)
     /// Between two reads of what operators said.
     package var wordInterval = Duration.milliseconds(500)
-    /// How soon a replaced configuration is noticed.
+    /// How soon news are noticed where nothing is due: a first address, a first word.
     package var tick = Duration.milliseconds(100)
+    /// How soon a replaced configuration is noticed where something is. Each wake of a task costs three threads'.
+    package var tickQuiet = Duration.milliseconds(300)
+    /// How soon the name of a node that a reload brought is resolved.
+    package var tickNames = Duration.seconds(1)
 
     package init() {}
 }
@@ -156,7 +160,7 @@ package final class FleetService: Sendable {
                     let now = MonotonicTime.now()
                     let due = state.schedule.take(now: now)
                     let next = state.schedule.nextDue.map { Duration.nanoseconds($0.nanoseconds(since: now)) }
-                    return (due, min(max(next ?? timings.tick, .milliseconds(1)), timings.tick))
+                    return (due, next.map { min(max($0, .milliseconds(1)), timings.tickQuiet) } ?? timings.tick)
                 }
                 for node in due { group.addTask { await self.probeOnce(node) } }
                 try? await Task.sleep(for: wait)
@@ -195,7 +199,7 @@ package final class FleetService: Sendable {
         while !Task.isCancelled {
             // Due again only after this attempt could have ended, so that the other task takes another name.
             let host = state.withLock { state in state.takeHost(now: .now(), lease: timings.resolveInterval) }
-            if let host { await resolve(host, resolver) } else { try? await Task.sleep(for: timings.tick) }
+            if let host { await resolve(host, resolver) } else { try? await Task.sleep(for: timings.tickNames) }
         }
     }
 

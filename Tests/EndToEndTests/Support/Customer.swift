@@ -84,11 +84,10 @@ struct Customer: Sendable {
     ) async throws -> Books {
         let balance = try await eventually("\(org)'s holds to end and \(settles) settles", within: limit) {
             () -> Int? in
+            guard try await self.entries().count(where: { $0.type == "settle" }) >= settles else { return nil }
+            // Holds are closed in the same step of the store that applies their charges, so none is on its way now.
             let org = try await show()
             guard org["open_reservations"]?.integer == 0, org["reserved_nanousd"]?.integer == 0 else { return nil }
-            // Holds are closed in the same step of the store that applies their charges, so none is on its way now;
-            // what was asked for is what must be there, except that the last one may not have begun yet.
-            guard try await self.entries().count(where: { $0.type == "settle" }) >= settles else { return nil }
             return org["balance_nanousd"]?.integer
         }
         let entries = try await self.entries()
@@ -103,6 +102,14 @@ struct Customer: Sendable {
         #expect(verification["drift_nanousd"]?.integer == 0, sourceLocation: sourceLocation)
         #expect(verification["entries"]?.integer == entries.count, sourceLocation: sourceLocation)
         return books
+    }
+
+    /// Waits until no hold runs: what was answered before is charged then.
+    func waitUntilNothingIsHeld() async throws {
+        try await until("\(org)'s holds to end") {
+            let org = try await show()
+            return org["open_reservations"]?.integer == 0 && org["reserved_nanousd"]?.integer == 0
+        }
     }
 
     /// Checks that nothing was charged, and nothing is held.

@@ -137,6 +137,13 @@ final class GatewayUnderTest: @unchecked Sendable {
 
     func metrics() async throws -> String { try await adminAnswer("GET", "/metrics").text }
 
+    /// The value of a metric without labels, found without reading all the others.
+    func gauge(_ name: String) async throws -> Int {
+        let text = try await metrics()
+        guard let found = text.firstRange(of: "\n\(name) ") else { throw NotInTime("no metric \(name)") }
+        return Int(text[found.upperBound...].prefix { $0 != "\n" }) ?? -1
+    }
+
     func adminAnswer(_ method: String, _ path: String, _ body: String? = nil) async throws -> Answer {
         let port = adminPort
         return try await blocking {
