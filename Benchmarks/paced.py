@@ -122,6 +122,7 @@ class StreamsInStep:
                 while True:
                     self.connections.append(self.node.streams.get_nowait())
             except queue.Empty:
+                self.streams.check_refusals()
                 if time.monotonic() > deadline:
                     raise BenchFailure(f"only {len(self.connections)} of {self.count} requests arrived") from None
         self.step(STREAM_HEAD + content_event({"role": "assistant", "content": ""}))

@@ -202,6 +202,7 @@ class Servers:
     def gateway(self, backends, redis_port, concurrency, pinned=True):
         gateway = Gateway(self, backends, redis_port, concurrency, pinned)
         self.wait_for(gateway.process, gateway.is_ready)
+        self.wait_for(gateway.process, gateway.has_nodes)
         return gateway
 
 
@@ -229,6 +230,10 @@ class Gateway:
     def is_ready(self):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/readyz", timeout=2) as answer:
             return answer.status == 200
+
+    def has_nodes(self):
+        """Whether every node has been probed and takes requests."""
+        return all(node["state"] == "ready" for node in self.command("node", "list"))
 
     def command(self, *arguments):
         """Runs `tollgate ... --json` and returns what it printed."""

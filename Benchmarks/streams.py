@@ -100,8 +100,14 @@ class Streams:
     def begun(self):
         return sum(stream.has_begun for stream in self.streams.values())
 
+    def check_refusals(self):
+        for stream in self.streams.values():
+            if stream.parts and not stream.parts[0].startswith(b"HTTP/1.1 200 "):
+                raise BenchFailure("a stream was refused: " + stream.parts[0][:400].decode(errors="replace"))
+
     def check(self, tokens, model=None):
         """Takes every stream apart. Returns the number of events and of reads that they came in."""
+        self.check_refusals()
         events, reads = 0, 0
         for stream in self.streams.values():
             found = event_texts(b"".join(stream.parts))
@@ -123,9 +129,7 @@ class Streams:
 
 def event_texts(answer):
     """The data of each event of a raw HTTP/1.1 answer in chunks."""
-    head, _, rest = answer.partition(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 200 "):
-        raise BenchFailure("a stream was refused: " + answer[:300].decode(errors="replace"))
+    _, _, rest = answer.partition(b"\r\n\r\n")
     body, at = bytearray(), 0
     while True:
         end = rest.index(b"\r\n", at)
