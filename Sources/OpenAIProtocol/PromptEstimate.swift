@@ -30,6 +30,21 @@ package enum PromptEstimate {
         let template = times(parts.conversations, templateTokensMax)
         return plus(plus(bodyBytes, template), times(parts.images, imageTokensMax))
     }
+
+    /// The completion limit sent for a client that names none: `max_output_tokens`, less what the prompt needs of the
+    /// context, because a node refuses what does not fit together although the client asked for nothing impossible.
+    ///
+    /// The room left is the prompt's bound while the answer keeps a quarter of the context; past that a prompt of half
+    /// its bytes, which hardly any text exceeds. A prompt that fills the context gets 1, and the node judges it.
+    package static func completionTokensDefault(
+        maxOutputTokens: Int, contextTokens: Int?, bodyBytes: Int, promptTokensMax: Int
+    ) -> Int {
+        guard let contextTokens else { return maxOutputTokens }
+        let (besideBound, overflow) = contextTokens.subtractingReportingOverflow(promptTokensMax)
+        if !overflow, besideBound >= min(maxOutputTokens, contextTokens / 4) { return min(maxOutputTokens, besideBound) }
+        let prompt = min(promptTokensMax, bodyBytes / 2)
+        return max(1, min(maxOutputTokens, contextTokens - min(contextTokens, prompt)))
+    }
 }
 
 /// ``PromptEstimate/estimatePromptTokens(bodyBytes:)``.

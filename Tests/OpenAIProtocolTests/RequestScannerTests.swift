@@ -306,4 +306,25 @@ struct PromptEstimateTests {
             PromptEstimate.promptTokensMax(bodyBytes: 1, parts: parts, templateTokensMax: 0, imageTokensMax: .max)
                 == .max)
     }
+
+    /// What is sent for a silent client: output and context, then the body's bytes, then the limit.
+    @Test(arguments: [
+        (8_192, nil, 1_000_000, 8_192),
+        (8_192, 131_072, 1_000, 8_192),
+        // The context is no larger than the output limit: room is left for the bound of the prompt.
+        (4_096, 4_096, 1_000, 3_032),
+        // The bound leaves less than a quarter of the context: half the bytes count as the prompt.
+        (4_096, 4_096, 3_500, 2_346),
+        (8_192, 8_192, 12_000, 2_192),
+        // A prompt that cannot fit: the node says so.
+        (4_096, 4_096, 9_000, 1),
+        (100, 4_096, 4_500, 100),
+        (100, 4_096, 3_900, 100),
+    ])
+    func aSilentClientLeavesRoomForItsPrompt(output: Int, context: Int?, bytes: Int, expected: Int) {
+        #expect(
+            PromptEstimate.completionTokensDefault(
+                maxOutputTokens: output, contextTokens: context, bodyBytes: bytes, promptTokensMax: bytes + 64)
+                == expected)
+    }
 }

@@ -89,7 +89,12 @@ extension Exchange {
             imageTokensMax: model.configuration.imageTokensMax)
         promptTokensEstimate = min(promptTokensEstimate, promptTokensMax)
         guard scanned.endpoint.generates else { return }
-        let each = scanned.maxTokens ?? model.configuration.maxOutputTokens
+        let each =
+            scanned.maxTokens
+            ?? PromptEstimate.completionTokensDefault(
+                maxOutputTokens: model.configuration.maxOutputTokens,
+                contextTokens: model.configuration.contextTokens, bodyBytes: scanned.bodyBytes,
+                promptTokensMax: promptTokensMax)
         maxTokens = each
         // Of the prompt only a bound is known, and the node judges; this much no prompt could leave room for.
         if let context = model.configuration.contextTokens, each > context {
