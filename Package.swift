@@ -49,7 +49,7 @@ let package = Package(
                 "Domain", "JSON", "OpenAIProtocol", "Routing", "Billing", "Redis", "COpenSSL", nioHTTP1, logging,
                 .product(name: "Yams", package: "Yams"),
             ] + nio,
-            resources: [.embedInCode("Stores/Scripts")],
+            resources: [.embedInCode("Stores/Scripts"), .embedInCode("OpenAPI/openapi.yaml")],
             swiftSettings: strict
         ),
         .target(

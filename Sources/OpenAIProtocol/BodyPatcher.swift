@@ -31,9 +31,10 @@ package struct PatchPlan: Sendable {
     /// Whether a configured default for this key is never sent: the gateway writes the field itself, or counts by it.
     package static func isReserved(defaultKey key: String) -> Bool {
         let written: Set<String> = [
-            "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "messages", "prompt", "input",
+            "model", "stream", "stream_options",
         ]
         return written.contains(key) || SteeringKey(rawValue: key) != nil
+            || Endpoint.LimitField(rawValue: key) != nil || Endpoint.PromptField(rawValue: key) != nil
     }
 }
 
@@ -43,7 +44,7 @@ extension ScannedRequest {
         var edits = [BodyEdit(replacing: modelSpan, with: JSONWriter.encoded(plan.upstreamModel))]
         var inserted: [UInt8] = []
         if endpoint.generates {
-            if plan.forceStreamUsage, stream { askForUsage(&edits, &inserted) }
+            if plan.forceStreamUsage, stream, endpoint.dialect == .openAI { askForUsage(&edits, &inserted) }
             if let maxTokens = plan.maxTokens { limit(maxTokens, endpoint, plan.engine, &edits, &inserted) }
         }
         if let salt = plan.cacheSalt {
@@ -77,19 +78,21 @@ extension ScannedRequest {
         }
     }
 
-    /// Writes the limit under every name that the client used, and under `max_tokens` wherever an engine may read only
-    /// that one: text completions know no other, and older llama.cpp has no `max_completion_tokens`. OpenAI's own
-    /// servers refuse a chat that names both.
+    /// Writes the limit under every name that the client used, and under the endpoint's first wherever an engine may
+    /// read only that one: text completions know no other than `max_tokens`, and older llama.cpp has no
+    /// `max_completion_tokens`. OpenAI's own servers refuse a chat that names both.
     private func limit(
         _ maxTokens: Int, _ endpoint: Endpoint, _ engine: Engine, _ edits: inout [BodyEdit],
         _ inserted: inout [UInt8]
     ) {
         var json: [UInt8] = []
         JSONWriter.append(integer: Int64(maxTokens), to: &json)
-        if let maxTokensSpan { edits.append(BodyEdit(replacing: maxTokensSpan, with: json)) }
-        if let span = maxCompletionTokensSpan { edits.append(BodyEdit(replacing: span, with: json)) }
-        let isEnough = maxCompletionTokensSpan != nil && endpoint == .chatCompletions && engine == .openai
-        if maxTokensSpan == nil, !isEnough { Self.append("max_tokens", json, to: &inserted) }
+        let fields = endpoint.descriptor.limits
+        for field in fields {
+            if let span = limitSpans[field] { edits.append(BodyEdit(replacing: span, with: json)) }
+        }
+        let isEnough = limitSpans[.maxCompletionTokens] != nil && endpoint == .chatCompletions && engine == .openai
+        if limitSpans[fields[0]] == nil, !isEnough { Self.append(fields[0].rawValue, json, to: &inserted) }
     }
 
     private static func append(_ key: String, _ json: [UInt8], to bytes: inout [UInt8]) {

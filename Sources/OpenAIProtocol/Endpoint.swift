@@ -1,61 +1,112 @@
+import Domain
 import JSON
 
 /// What the data plane serves, a row of ``descriptor`` each.
 ///
-/// To add one: a case, a row, and what ``scanRequest(_:endpoint:)`` must look for in its body.
+/// To add one: a case and a row; and where its body has fields that no other has, what ``scanRequest(_:endpoint:)`` must
+/// look for. Nothing is translated: an endpoint goes to nodes whose engine serves it under the same path.
 package enum Endpoint: Int, Hashable, Sendable, CaseIterable {
-    case chatCompletions, completions, embeddings, models, model
+    case chatCompletions, completions, responses, messages, embeddings, rerank, score, tokenize, detokenize
+    case models, model, description
 
     package struct Descriptor: Hashable, Sendable {
         /// The one method it takes.
-        package let method: String
-        /// The whole path, or what stands before `/{id}`.
-        package let path: String
+        package var method = "POST"
+        /// The whole path, or what stands before `/{id}`. On the node it is the same.
+        package var path: String
         /// Whether one more segment follows, which may hold slashes itself (`meta-llama/Llama-3.1-8B`).
-        package let takesArgument: Bool
+        package var takesArgument = false
         /// A closed set: metric labels and access-log lines say this.
-        package let label: String
-        /// The field that holds the prompt; nil where no body is read.
-        package let promptField: PromptField?
-        /// Whether completion tokens are generated, so that a max-token field belongs upstream.
-        package let generates: Bool
+        package var label: String
+        /// The engines that serve it; none where the gateway answers itself.
+        package var engines: EngineSet = []
+        /// How its errors, events and usage are written.
+        package var dialect = Dialect.openAI
+        /// The fields that can hold the prompt, the one that errors name first; none where no body is read.
+        package var prompt: [PromptField] = []
+        /// The fields that limit what is generated, the one that is written for a silent client first; none where
+        /// nothing is generated.
+        package var limits: [LimitField] = []
+        /// Whether tokens are charged; what is not charged counts as a request all the same.
+        package var isCharged = true
+        /// Whether it is answered without a key.
+        package var isPublic = false
     }
 
-    package enum PromptField: String, Hashable, Sendable {
-        case messages, prompt, input
+    package enum PromptField: String, Hashable, Sendable, CaseIterable {
+        case messages, prompt, input, content, tokens
+        /// The sides of a comparison: each of the left is paired with each of the right.
+        case query, queries, documents, items
+        case leftText = "text_1"
+        case rightText = "text_2"
+
+        /// Whether it is the side of a pair that is read again for each element of the other.
+        var isLeft: Bool { self == .query || self == .queries || self == .leftText }
+        var isRight: Bool { self == .documents || self == .items || self == .rightText }
     }
 
-    package var descriptor: Descriptor {
+    package enum LimitField: String, Hashable, Sendable, CaseIterable {
+        case maxTokens = "max_tokens"
+        case maxCompletionTokens = "max_completion_tokens"
+        case maxOutputTokens = "max_output_tokens"
+    }
+
+    package var descriptor: Descriptor { Self.rows[rawValue] }
+
+    /// By raw value.
+    private static let rows: [Descriptor] = allCases.map(\.row)
+
+    private var row: Descriptor {
         switch self {
         case .chatCompletions:
             Descriptor(
-                method: "POST", path: "/v1/chat/completions", takesArgument: false, label: "chat_completions",
-                promptField: .messages, generates: true)
+                path: "/v1/chat/completions", label: "chat_completions", engines: .all, prompt: [.messages],
+                limits: [.maxTokens, .maxCompletionTokens])
         case .completions:
             Descriptor(
-                method: "POST", path: "/v1/completions", takesArgument: false, label: "completions",
-                promptField: .prompt, generates: true)
+                path: "/v1/completions", label: "completions", engines: .all, prompt: [.prompt],
+                limits: [.maxTokens, .maxCompletionTokens])
+        case .responses:
+            Descriptor(
+                path: "/v1/responses", label: "responses", engines: .all, dialect: .responses, prompt: [.input],
+                limits: [.maxOutputTokens])
+        case .messages:
+            Descriptor(
+                path: "/v1/messages", label: "messages", engines: [.vllm, .sglang, .llamacpp], dialect: .anthropic,
+                prompt: [.messages], limits: [.maxTokens])
         case .embeddings:
+            Descriptor(path: "/v1/embeddings", label: "embeddings", engines: .all, prompt: [.input])
+        case .rerank:
             Descriptor(
-                method: "POST", path: "/v1/embeddings", takesArgument: false, label: "embeddings",
-                promptField: .input, generates: false)
-        case .models:
+                path: "/v1/rerank", label: "rerank", engines: [.vllm, .sglang, .llamacpp],
+                prompt: [.query, .documents])
+        case .score:
             Descriptor(
-                method: "GET", path: "/v1/models", takesArgument: false, label: "models", promptField: nil,
-                generates: false)
-        case .model:
+                path: "/v1/score", label: "score", engines: [.vllm, .sglang],
+                prompt: [.leftText, .rightText, .queries, .query, .documents, .items])
+        case .tokenize:
             Descriptor(
-                method: "GET", path: "/v1/models", takesArgument: true, label: "model", promptField: nil,
-                generates: false)
+                path: "/tokenize", label: "tokenize", engines: [.vllm, .sglang, .llamacpp],
+                prompt: [.prompt, .messages, .content], isCharged: false)
+        case .detokenize:
+            Descriptor(
+                path: "/detokenize", label: "detokenize", engines: [.vllm, .sglang, .llamacpp], prompt: [.tokens],
+                isCharged: false)
+        case .models: Descriptor(method: "GET", path: "/v1/models", label: "models")
+        case .model: Descriptor(method: "GET", path: "/v1/models", takesArgument: true, label: "model")
+        case .description: Descriptor(method: "GET", path: "/openapi.yaml", label: "openapi", isPublic: true)
         }
     }
 
     /// The path on the node: the same as ours.
-    package var path: String { descriptor.path }
-    package var label: String { descriptor.label }
-    package var generates: Bool { descriptor.generates }
+    package var path: String { Self.rows[rawValue].path }
+    package var label: String { Self.rows[rawValue].label }
+    package var dialect: Dialect { Self.rows[rawValue].dialect }
+    package var engines: EngineSet { Self.rows[rawValue].engines }
+    /// Whether completion tokens are generated, so that a max-token field belongs upstream.
+    package var generates: Bool { !Self.rows[rawValue].limits.isEmpty }
     /// Whether requests of this kind go to a node.
-    package var isInference: Bool { descriptor.promptField != nil }
+    package var isInference: Bool { !Self.rows[rawValue].prompt.isEmpty }
 
     /// Finds the endpoint of a request line.
     ///
@@ -68,8 +119,7 @@ package enum Endpoint: Int, Hashable, Sendable, CaseIterable {
         let end = target.firstIndex(of: UInt8(ascii: "?")) ?? target.endIndex
         let path = path[..<end]
         var allow: String?
-        for endpoint in allCases {
-            let descriptor = endpoint.descriptor
+        for (descriptor, endpoint) in zip(rows, allCases) {
             var argument: String?
             if descriptor.takesArgument {
                 guard let found = Self.argument(of: path, after: descriptor.path) else { continue }

@@ -83,15 +83,19 @@ package enum ErrorEnvelope {
         }
     }
 
-    /// `{"error":{"message":...,"type":...,"param":...,"code":...}}`.
-    package static func render(_ failure: Failure) -> [UInt8] {
-        render(
-            message: failure.message, type: type(of: failure.code), parameter: failure.parameter,
-            code: code(of: failure.code))
+    /// `{"error":{"message":...,"type":...,"param":...,"code":...}}`, or as the endpoint's dialect has it.
+    ///
+    /// - Parameter requestID: Anthropic's errors carry it.
+    package static func render(_ failure: Failure, dialect: Dialect = .openAI, requestID: String? = nil) -> [UInt8] {
+        ErrorDescription(failure).render(dialect, requestID: requestID)
     }
 
-    /// The same as an event of a stream: `data: {...}` and a blank line.
-    package static func renderStreamEvent(_ failure: Failure) -> [UInt8] { streamEvent(render(failure)) }
+    /// The same as an event of a stream.
+    package static func renderStreamEvent(
+        _ failure: Failure, dialect: Dialect = .openAI, requestID: String? = nil
+    ) -> [UInt8] {
+        ErrorDescription(failure).renderStreamEvent(dialect, requestID: requestID)
+    }
 
     /// The headers that say whether to try again.
     package static func headers(for failure: Failure) -> [(name: String, value: String)] {
@@ -102,23 +106,5 @@ package enum ErrorEnvelope {
             return [("retry-after-ms", "\(wait)"), ("retry-after", "\((wait + 999) / 1_000)")]
         case .otherNode, .unsaid: return []
         }
-    }
-
-    static func render(message: String, type: String, parameter: String?, code: String?) -> [UInt8] {
-        var writer = JSONWriter(reservingCapacity: message.utf8.count + 128)
-        writer.object {
-            $0.key("error")
-            $0.object {
-                $0.member("message", message)
-                $0.member("type", type)
-                $0.member("param", parameter)
-                $0.member("code", code)
-            }
-        }
-        return writer.bytes
-    }
-
-    static func streamEvent(_ json: [UInt8]) -> [UInt8] {
-        Array("data: ".utf8) + json + Array("\n\n".utf8)
     }
 }

@@ -20,6 +20,7 @@ package struct NodeError: Hashable, Sendable {
         guard body.count <= Self.bodyBytesMax, let document = try? JSONValue(parsing: body) else { return nil }
         var object = document
         if let inner = document["error"], inner.object != nil { object = inner }
+        if let inner = document["response"]?["error"], inner.object != nil { object = inner }
         let text =
             object["message"]?.string ?? document["error"]?.string ?? document["detail"]?.string
             ?? document["detail"]?[0]?["msg"]?.string
@@ -27,7 +28,15 @@ package struct NodeError: Hashable, Sendable {
         message = text
         type = Self.word(object["type"])
         parameter = Self.word(object["param"])
-        code = Self.word(object["code"])
+        code = Self.isAboutContext(message, type) ? "context_length_exceeded" : Self.word(object["code"])
+    }
+
+    /// Each engine has words of its own for a prompt that does not fit; programs look for OpenAI's.
+    private static func isAboutContext(_ message: String, _ type: String?) -> Bool {
+        if type == "exceed_context_size_error" { return true }
+        let text = message.lowercased()
+        return text.contains("maximum context length") || text.contains("maximum model length")
+            || text.contains("longer than the model's context length")
     }
 
     /// A short word of a closed alphabet, or an integer: never an address or a sentence.
@@ -45,32 +54,44 @@ package struct NodeError: Hashable, Sendable {
     }
 }
 
-/// OpenAI's error object out of a node's: always all four members, codes as strings, addresses and paths removed.
+/// An error for the client out of a node's: always whole, codes as strings, addresses and paths removed.
 ///
 /// - Parameters:
 ///   - status: What the node answered: chooses the type where the node names none.
 ///   - body: The node's body; where it is not understood, a general message stands in.
 ///   - upstreamModel: The node's name for the model, which gives way to `publicModel` in the message.
 package func rebuildNodeError(
-    status: Int, body: UnsafeRawBufferPointer, upstreamModel: String? = nil, publicModel: String? = nil
+    status: Int, body: UnsafeRawBufferPointer, upstreamModel: String? = nil, publicModel: String? = nil,
+    dialect: Dialect = .openAI, requestID: String? = nil
 ) -> [UInt8] {
-    let error = NodeError(body)
-    var message = error?.message ?? "The model server refused the request with status \(status)."
-    if let upstreamModel, let publicModel, !upstreamModel.isEmpty {
-        message = Redaction.replace(upstreamModel, by: publicModel, in: message)
-    }
-    let type = error?.type ?? (status >= 500 ? "server_error" : "invalid_request_error")
-    return ErrorEnvelope.render(
-        message: Redaction.cut(Redaction.redacted(message, keeping: publicModel), to: NodeError.messageBytesMax),
-        type: type, parameter: error?.parameter, code: error?.code)
+    ErrorDescription(nodeError: body, status: status, upstreamModel: upstreamModel, publicModel: publicModel)
+        .render(dialect, requestID: requestID)
 }
 
 /// The same as an event of a stream, for an error that a node sends after its head.
 package func rebuildStreamError(
-    _ json: UnsafeRawBufferPointer, upstreamModel: String? = nil, publicModel: String? = nil
+    _ json: UnsafeRawBufferPointer, upstreamModel: String? = nil, publicModel: String? = nil,
+    dialect: Dialect = .openAI, requestID: String? = nil
 ) -> [UInt8] {
-    ErrorEnvelope.streamEvent(
-        rebuildNodeError(status: 500, body: json, upstreamModel: upstreamModel, publicModel: publicModel))
+    ErrorDescription(nodeError: json, status: 500, upstreamModel: upstreamModel, publicModel: publicModel)
+        .renderStreamEvent(dialect, requestID: requestID)
+}
+
+extension ErrorDescription {
+    fileprivate init(
+        nodeError body: UnsafeRawBufferPointer, status: Int, upstreamModel: String?, publicModel: String?
+    ) {
+        let error = NodeError(body)
+        var message = error?.message ?? "The model server refused the request with status \(status)."
+        if let upstreamModel, let publicModel, !upstreamModel.isEmpty {
+            message = Redaction.replace(upstreamModel, by: publicModel, in: message)
+        }
+        self.init(
+            status: status,
+            message: Redaction.cut(Redaction.redacted(message, keeping: publicModel), to: NodeError.messageBytesMax),
+            type: error?.type ?? (status >= 500 ? "server_error" : "invalid_request_error"),
+            parameter: error?.parameter, code: error?.code)
+    }
 }
 
 /// Takes addresses, hosts and paths out of a text, word by word.

@@ -13,11 +13,13 @@ package enum PromptEstimate {
     /// A byte is the least that any vocabulary spends on a token. What a body could name beyond its bytes (audio, another
     /// template) is refused by ``scanRequest(_:endpoint:)`` and ``Steering``, except images.
     /// - Parameters:
+    ///   - repeatedBytes: Bytes that the node reads again: ``ScannedRequest/repeatedBytes``.
     ///   - templateTokensMax: The model's `template_tokens_max`, for each conversation.
     ///   - imageTokensMax: The model's `image_tokens_max`, for each image part.
     /// - Returns: Saturates at Int.max rather than wrap.
     package static func promptTokensMax(
-        bodyBytes: Int, parts: ScannedRequest.ContentParts, templateTokensMax: Int, imageTokensMax: Int
+        bodyBytes: Int, parts: ScannedRequest.ContentParts, repeatedBytes: Int = 0, templateTokensMax: Int,
+        imageTokensMax: Int
     ) -> Int {
         func times(_ left: Int, _ right: Int) -> Int {
             let (product, overflow) = left.multipliedReportingOverflow(by: right)
@@ -28,7 +30,7 @@ package enum PromptEstimate {
             return overflow ? .max : sum
         }
         let template = times(parts.conversations, templateTokensMax)
-        return plus(plus(bodyBytes, template), times(parts.images, imageTokensMax))
+        return plus(plus(plus(bodyBytes, repeatedBytes), template), times(parts.images, imageTokensMax))
     }
 
     /// The completion limit sent for a client that names none: `max_output_tokens`, less what the prompt needs of the
@@ -41,7 +43,9 @@ package enum PromptEstimate {
     ) -> Int {
         guard let contextTokens else { return maxOutputTokens }
         let (besideBound, overflow) = contextTokens.subtractingReportingOverflow(promptTokensMax)
-        if !overflow, besideBound >= min(maxOutputTokens, contextTokens / 4) { return min(maxOutputTokens, besideBound) }
+        if !overflow, besideBound >= min(maxOutputTokens, contextTokens / 4) {
+            return min(maxOutputTokens, besideBound)
+        }
         let prompt = min(promptTokensMax, bodyBytes / 2)
         return max(1, min(maxOutputTokens, contextTokens - min(contextTokens, prompt)))
     }

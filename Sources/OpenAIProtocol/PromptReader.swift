@@ -9,9 +9,23 @@ extension RequestReader {
         case text, image
     }
 
-    private static let partTypes: [String: Part] = [
-        "text": .text, "input_text": .text, "output_text": .text, "refusal": .text, "thinking": .text,
-        "image_url": .image, "input_image": .image,
+    /// By dialect: what a part may be. OpenAI's two know each other's words, since engines take both.
+    private static func part(ofType type: String, in dialect: Dialect) -> Part? {
+        switch (dialect, type) {
+        case (_, "text"), (_, "thinking"): .text
+        case (.openAI, "input_text"), (.openAI, "output_text"), (.openAI, "refusal"): .text
+        case (.responses, "input_text"), (.responses, "output_text"), (.responses, "refusal"): .text
+        case (.responses, "summary_text"), (.responses, "reasoning_text"): .text
+        case (.openAI, "image_url"), (.openAI, "input_image"), (.responses, "input_image"): .image
+        case (.anthropic, "image"): .image
+        case (.anthropic, "redacted_thinking"), (.anthropic, "tool_use"), (.anthropic, "tool_result"): .text
+        default: nil
+        }
+    }
+
+    /// What a list of `input` may hold beside messages: what a client gives back of an earlier answer, whole.
+    private static let itemTypes: Set<String> = [
+        "message", "reasoning", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output",
     ]
 
     /// Keys by which vLLM recognises media even in a part without `type`.
@@ -31,55 +45,84 @@ extension RequestReader {
             note("'messages' must be an array of messages.", "messages")
             return nil
         }
+        return try readConversation("messages", "Each of 'messages' must be an object with 'role' and 'content'.")
+    }
+
+    /// Takes the value of a response's `input`: a string, or a list of messages and of what they led to.
+    mutating func readItems() throws(JSONError) -> Range<Int>? {
+        switch try scanner.peek() {
+        case UInt8(ascii: "\""):
+            contentParts = ScannedRequest.ContentParts(conversations: 1, messages: 1)
+            return try scanner.value()
+        case UInt8(ascii: "["): return try readConversation("input", "Each of 'input' must be an object.")
+        default:
+            try scanner.value()
+            note("'input' must be a string or an array of items.", "input")
+            return nil
+        }
+    }
+
+    private mutating func readConversation(_ name: String, _ explanation: String) throws(JSONError) -> Range<Int> {
         let start = scanner.offset
         contentParts.conversations = 1
         var isFirst = true
         try scanner.enter()
         while try scanner.nextElement(&isFirst) {
-            guard try scanner.peek() == UInt8(ascii: "{") else {
+            let parameter = "\(name)[\(contentParts.messages)]"
+            if try scanner.peek() == UInt8(ascii: "{") {
+                try readMessage(parameter)
+            } else {
                 try scanner.value()
-                note(
-                    "Each of 'messages' must be an object with 'role' and 'content'.",
-                    "messages[\(contentParts.messages)]")
-                contentParts.messages += 1
-                continue
+                note(explanation, parameter)
             }
-            try readMessage()
             contentParts.messages += 1
         }
-        if contentParts.messages == 0 { note("'messages' must have at least one message.", "messages") }
+        if contentParts.messages == 0 { note("'\(name)' must have at least one message.", name) }
         return start..<scanner.offset
     }
 
-    private var contentParameter: String { "messages[\(contentParts.messages)].content" }
-
-    private mutating func readMessage() throws(JSONError) {
+    private mutating func readMessage(_ parameter: @autoclosure () -> String) throws(JSONError) {
         var isFirst = true
         try scanner.enter()
         while let key = try scanner.nextMember(&isFirst) {
-            if key.isEscaped {
-                note("Write the keys of a message plainly, without escapes.", "messages[\(contentParts.messages)]")
-            }
-            guard key.matches("content", in: body) else {
+            if key.isEscaped { note("Write the keys of a message plainly, without escapes.", parameter()) }
+            if key.matches("content", in: body) {
+                try readContent(parameter() + ".content")
+            } else if endpoint.dialect == .responses, key.matches("output", in: body) {
+                try readContent(parameter() + ".output")
+            } else if endpoint.dialect == .responses, key.matches("type", in: body) {
+                let span = try scanner.value()
+                let kind = JSONDecoding.kind(at: span.lowerBound, in: body)
+                guard kind != .null else { continue }
+                guard span.count <= 64, let type = string(span, kind), Self.itemTypes.contains(type) else {
+                    note(
+                        "Items of this type are not supported. Send messages, function calls and their outputs.",
+                        parameter() + ".type")
+                    continue
+                }
+            } else {
                 try scanner.value()
-                continue
             }
-            switch try scanner.peek() {
-            case UInt8(ascii: "\""), UInt8(ascii: "n"):
-                try scanner.value()
-            case UInt8(ascii: "["):
-                var isFirst = true
-                try scanner.enter()
-                while try scanner.nextElement(&isFirst) { try readPart() }
-            default:
-                try scanner.value()
-                note("The content of a message must be a string or an array of parts.", contentParameter)
-            }
+        }
+    }
+
+    /// Takes a text or an array of parts.
+    mutating func readContent(_ parameter: @autoclosure () -> String) throws(JSONError) {
+        switch try scanner.peek() {
+        case UInt8(ascii: "\""), UInt8(ascii: "n"):
+            try scanner.value()
+        case UInt8(ascii: "["):
+            var isFirst = true
+            try scanner.enter()
+            while try scanner.nextElement(&isFirst) { try readPart(parameter()) }
+        default:
+            try scanner.value()
+            note("The content of a message must be a string or an array of parts.", parameter())
         }
     }
 
     /// One content part. Whatever says that it is an image counts, duplicates included: the count is an upper bound.
-    private mutating func readPart() throws(JSONError) {
+    private mutating func readPart(_ parameter: @autoclosure () -> String) throws(JSONError) {
         switch try scanner.peek() {
         case UInt8(ascii: "{"): break
         case UInt8(ascii: "\""):
@@ -87,36 +130,79 @@ extension RequestReader {
             return
         default:
             try scanner.value()
-            return note("A content part must be an object with a 'type'.", contentParameter)
+            return note("A content part must be an object with a 'type'.", parameter())
         }
         var isImage = false
         var isFirst = true
         try scanner.enter()
         while let key = try scanner.nextMember(&isFirst) {
+            if key.isEscaped { note("Write the keys of a content part plainly, without escapes.", parameter()) }
+            if endpoint.dialect == .anthropic, key.matches("content", in: body) {
+                // What a tool gave back may hold parts of its own.
+                try readContent(parameter())
+                continue
+            }
             let value = try scanner.value()
-            if key.isEscaped { note("Write the keys of a content part plainly, without escapes.", contentParameter) }
             let name = key.content.count <= 16 ? String(decoding: body[key.content], as: UTF8.self) : ""
             if name == "type" {
                 let kind = JSONDecoding.kind(at: value.lowerBound, in: body)
                 let type = value.count <= 64 ? string(value, kind) ?? "" : ""
-                switch Self.partTypes[type] {
+                switch Self.part(ofType: type, in: endpoint.dialect) {
                 case .text: break
                 case .image: isImage = true
-                case nil: note("Content parts must be of type 'text' or 'image_url'.", contentParameter)
+                case nil: note("Content parts must be \(supportedParts).", parameter())
                 }
             } else if let part = Self.partKeys[name], body[value.lowerBound] != UInt8(ascii: "n") {
                 // A null member is no medium.
                 if part == .image {
                     isImage = true
                 } else {
-                    note("Content parts with '\(name)' are not supported. Send text and images.", contentParameter)
+                    note("Content parts with '\(name)' are not supported. Send text and images.", parameter())
                 }
             }
         }
         if isImage { contentParts.images += 1 }
     }
 
-    /// Takes the value of `prompt` or `input`: a string, tokens, or a list of strings or of token lists.
+    private var supportedParts: String {
+        switch endpoint.dialect {
+        case .openAI: "of type 'text' or 'image_url'"
+        case .responses: "of type 'input_text', 'output_text' or 'input_image'"
+        case .anthropic: "of type 'text', 'image', 'thinking', 'tool_use' or 'tool_result'"
+        }
+    }
+
+    /// Takes one side of a comparison: a string or an array of strings.
+    ///
+    /// - Returns: Its span and how many strings it holds; nil where it is at fault, which is noted.
+    mutating func readTexts(_ name: String) throws(JSONError) -> (span: Range<Int>, count: Int)? {
+        switch try scanner.peek() {
+        case UInt8(ascii: "\""): return (try scanner.value(), 1)
+        case UInt8(ascii: "["): break
+        default:
+            try scanner.value()
+            note("'\(name)' must be a string or an array of strings.", name)
+            return nil
+        }
+        let start = scanner.offset
+        var count = 0
+        var isFirst = true
+        try scanner.enter()
+        while try scanner.nextElement(&isFirst) {
+            let value = try scanner.value()
+            if body[value.lowerBound] != UInt8(ascii: "\"") {
+                note("'\(name)' must hold only strings.", "\(name)[\(count)]")
+            }
+            count += 1
+        }
+        if count == 0 { note("'\(name)' must not be empty.", name) }
+        if count > RequestLimits.promptsMax {
+            note("'\(name)' must hold at most \(RequestLimits.promptsMax) texts.", name)
+        }
+        return (start..<scanner.offset, max(1, count))
+    }
+
+    /// Takes the value of `prompt`, `input` or `tokens`: a string, tokens, or a list of strings or of token lists.
     ///
     /// - Returns: Its span and how many prompts it holds; nil and 1 where it is at fault, which is noted.
     mutating func readPrompts(_ name: String) throws(JSONError) -> (Range<Int>?, Int) {
@@ -175,5 +261,6 @@ extension RequestReader {
         guard JSONDecoding.kind(at: span.lowerBound, in: body) == .number,
             let token = JSONDecoding.integer(span, in: body), (0...Int64(Int32.max)).contains(token)
         else { return note("Tokens in '\(name)' must be integers that are not negative.", name) }
+        promptTokensMin += 1
     }
 }

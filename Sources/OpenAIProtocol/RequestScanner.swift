@@ -40,12 +40,18 @@ struct RequestReader {
     private var stream = false
     private var streamOptions = ScannedRequest.StreamOptions.absent
     private var includeUsage = false
-    private var maxTokens: (value: Int?, span: Range<Int>)?
-    private var maxCompletionTokens: (value: Int?, span: Range<Int>)?
+    private var limits = ScannedRequest.LimitSpans()
+    private var maxTokens: (value: Int, name: String)?
+    private var limitsDisagree: Failure?
     private var n = 1
     private var bestOf: Int?
     private var promptSpan: Range<Int>?
     private var promptCount = 1
+    /// Tokens that the prompt has whatever the vocabulary: those given as numbers.
+    var promptTokensMin = 0
+    private var left: (span: Range<Int>, count: Int)?
+    private var right: (span: Range<Int>, count: Int)?
+    private var repeatedBytes = 0
     private var toolsSpan: Range<Int>?
     var contentParts = ScannedRequest.ContentParts()
     private var steering: [SteeringField] = []
@@ -119,22 +125,40 @@ struct RequestReader {
 
     private mutating func readMember(_ key: TopLevelKey) throws(JSONError) {
         switch key {
-        case .messages where endpoint == .chatCompletions:
-            promptSpan = try readMessages()
-        case .prompt where endpoint == .completions:
-            (promptSpan, promptCount) = try readPrompts("prompt")
-        case .input where endpoint == .embeddings:
-            (promptSpan, promptCount) = try readPrompts("input")
-        case .messages:
-            steering.append(SteeringField(key: .messages, value: steeringValue(try scanner.value())))
-        case .streamOptions:
-            try readStreamOptions()
-        case .steering(.chatTemplateKwargs):
-            try readTemplateArguments()
-        case .prompt, .input:
-            try scanner.value()
-        default:
-            readScalar(key, try scanner.value())
+        case .prompt(let field): try readPrompt(field)
+        case .system where endpoint.dialect == .anthropic: try readContent("system")
+        case .streamOptions where endpoint.dialect == .openAI: try readStreamOptions()
+        case .tools where endpoint.dialect != .openAI: toolsSpan = try readTools()
+        case .steering(.chatTemplateKwargs): try readTemplateArguments()
+        default: readScalar(key, try scanner.value())
+        }
+    }
+
+    private mutating func readPrompt(_ field: Endpoint.PromptField) throws(JSONError) {
+        guard endpoint.descriptor.prompt.contains(field) else {
+            let start = try scanner.value()
+            if field == .messages {
+                steering.append(SteeringField(key: .messages, value: steeringValue(start)))
+            } else if field == .prompt, endpoint == .responses, body[start.lowerBound] != UInt8(ascii: "n") {
+                note("'prompt' is not supported: no prompts are stored here. Send 'input'.", "prompt")
+            }
+            return
+        }
+        let name = field.rawValue
+        switch field {
+        case .messages: promptSpan = try readMessages()
+        case .input where endpoint == .responses: promptSpan = try readItems()
+        case .prompt, .input, .tokens: (promptSpan, promptCount) = try readPrompts(name)
+        case .content: promptSpan = try scanner.value()
+        case .query, .queries, .leftText, .documents, .items, .rightText:
+            guard let texts = try readTexts(name) else { return }
+            if field.isLeft {
+                if left != nil { note("'\(name)' says again what another field says. Send one of them.", name) }
+                left = texts
+            } else {
+                if right != nil { note("'\(name)' says again what another field says. Send one of them.", name) }
+                right = texts
+            }
         }
     }
 
@@ -153,8 +177,7 @@ struct RequestReader {
             case .null: break
             default: note("'stream' must be a boolean, not \(kind.name).", "stream")
             }
-        case .maxTokens: maxTokens = (tokenLimit("max_tokens", span, kind), span)
-        case .maxCompletionTokens: maxCompletionTokens = (tokenLimit("max_completion_tokens", span, kind), span)
+        case .limit(let field): readLimit(field, span, kind)
         case .n: n = choiceCount("n", span, kind) ?? 1
         case .bestOf: bestOf = choiceCount("best_of", span, kind)
         case .cacheSalt:
@@ -165,7 +188,40 @@ struct RequestReader {
         case .user: user = sessionKey("user", span, kind)
         case .steering(let steered):
             steering.append(SteeringField(key: steered, value: steeringValue(span)))
-        case .messages, .prompt, .input, .streamOptions: break
+        case .stateful(let key) where endpoint.dialect != .openAI: readStateful(key, kind)
+        case .prompt, .system, .streamOptions, .stateful: break
+        }
+    }
+
+    private mutating func readLimit(_ field: Endpoint.LimitField, _ span: Range<Int>, _ kind: JSONKind) {
+        let name = field.rawValue
+        guard endpoint.descriptor.limits.contains(field) else {
+            // An engine that turns one protocol into another may read it under this name too.
+            if let own = endpoint.descriptor.limits.first, endpoint.dialect != .openAI, kind != .null {
+                note("'\(name)' is not supported here. Use '\(own.rawValue)' instead.", name)
+            }
+            return
+        }
+        limits[field] = span
+        guard let value = tokenLimit(name, span, kind) else { return }
+        if let maxTokens, maxTokens.value != value, limitsDisagree == nil {
+            limitsDisagree = Failure(
+                .invalidRequest,
+                "'\(maxTokens.name)' (\(maxTokens.value)) and '\(name)' (\(value)) disagree. Send one of them.",
+                parameter: endpoint.descriptor.limits.first?.rawValue)
+        }
+        maxTokens = (value, name)
+    }
+
+    private mutating func readStateful(_ key: TopLevelKey.StatefulKey, _ kind: JSONKind) {
+        switch (key, kind) {
+        case (_, .null), (.background, .bool(false)): return
+        case (.previousResponseID, _), (.conversation, _):
+            note(
+                "'\(key.rawValue)' is not supported: responses are not stored here. Send the whole history as 'input'.",
+                key.rawValue)
+        case (.background, _), (.container, _), (.mcpServers, _):
+            note("'\(key.rawValue)' is not supported. Leave it out.", key.rawValue)
         }
     }
 
@@ -236,6 +292,49 @@ struct RequestReader {
         streamOptions = seen.map { .includeUsage($0) } ?? .object(insertion: insertion, isEmpty: isEmpty)
     }
 
+    /// Takes the value of `tools`: those that a node would run itself, with work and prompts of their own, are refused.
+    private mutating func readTools() throws(JSONError) -> Range<Int> {
+        guard try scanner.peek() == UInt8(ascii: "[") else {
+            let span = try scanner.value()
+            if body[span.lowerBound] != UInt8(ascii: "n") { note("'tools' must be an array of tools.", "tools") }
+            return span
+        }
+        let start = scanner.offset
+        var index = 0
+        var isFirstTool = true
+        try scanner.enter()
+        while try scanner.nextElement(&isFirstTool) {
+            let parameter = "tools[\(index)]"
+            index += 1
+            guard try scanner.peek() == UInt8(ascii: "{") else {
+                try scanner.value()
+                note("Each of 'tools' must be an object.", parameter)
+                continue
+            }
+            // Anthropic's own tools are the untyped ones.
+            var isClients = endpoint.dialect == .anthropic
+            var isFirst = true
+            try scanner.enter()
+            while let key = try scanner.nextMember(&isFirst) {
+                if key.isEscaped { note("Write the keys of a tool plainly, without escapes.", parameter) }
+                let span = try scanner.value()
+                guard key.matches("type", in: body) else { continue }
+                let kind = JSONDecoding.kind(at: span.lowerBound, in: body)
+                let type = span.count <= 64 ? string(span, kind) : nil
+                isClients =
+                    type == "custom" || (endpoint.dialect == .anthropic ? kind == .null : type == "function")
+            }
+            if !isClients {
+                note(
+                    "Only tools that the client runs are supported: "
+                        + (endpoint.dialect == .anthropic
+                            ? "leave 'type' out, or say 'custom'." : "say type 'function' or 'custom'."),
+                    parameter + ".type")
+            }
+        }
+        return start..<scanner.offset
+    }
+
     private mutating func readTemplateArguments() throws(JSONError) {
         let start = scanner.offset
         var harmful: String?
@@ -286,25 +385,21 @@ struct RequestReader {
 
     // MARK: The result
 
-    func result() throws(Failure) -> ScannedRequest {
+    mutating func result() throws(Failure) -> ScannedRequest {
         if let fault { throw fault }
         guard let model else {
             throw Failure(.invalidRequest, "You must provide a 'model' parameter.", parameter: "model")
         }
-        let field = endpoint.descriptor.promptField?.rawValue ?? "messages"
+        let promptSpan = try comparedSpan() ?? self.promptSpan
         guard let promptSpan else {
+            let field = endpoint.descriptor.prompt[0].rawValue
             throw Failure(.invalidRequest, "Missing required parameter: '\(field)'.", parameter: field)
         }
         if stream, !endpoint.generates {
             throw Failure(
                 .invalidRequest, "'stream' is not supported for \(endpoint.path). Leave it out.", parameter: "stream")
         }
-        if let first = maxTokens?.value, let second = maxCompletionTokens?.value, first != second {
-            throw Failure(
-                .invalidRequest,
-                "'max_tokens' (\(first)) and 'max_completion_tokens' (\(second)) disagree. Send one of them.",
-                parameter: "max_tokens")
-        }
+        if let limitsDisagree { throw limitsDisagree }
         if let bestOf, bestOf < n {
             throw Failure(.invalidRequest, "'best_of' must be at least 'n' (\(n)).", parameter: "best_of")
         }
@@ -312,10 +407,33 @@ struct RequestReader {
         return ScannedRequest(
             endpoint: endpoint, bodyBytes: body.count, insertionOffset: insertionOffset, model: model.text,
             modelSpan: model.span, stream: stream, streamOptions: streamOptions, includeUsage: includeUsage,
-            maxTokens: maxTokens?.value ?? maxCompletionTokens?.value, maxTokensSpan: maxTokens?.span,
-            maxCompletionTokensSpan: maxCompletionTokens?.span, n: n, bestOf: bestOf, promptCount: promptCount,
-            choices: perPrompt * promptCount, contentParts: contentParts, steering: steering,
-            cacheSaltSpan: cacheSaltSpan, sessionKey: promptCacheKey ?? user, promptSpan: promptSpan,
-            toolsSpan: toolsSpan, keyHashes: keyHashes)
+            maxTokens: maxTokens?.value, limitSpans: limits, n: n, bestOf: bestOf, promptCount: promptCount,
+            choices: perPrompt * promptCount, contentParts: contentParts, repeatedBytes: repeatedBytes,
+            promptTokensMin: promptTokensMin, steering: steering, cacheSaltSpan: cacheSaltSpan,
+            sessionKey: promptCacheKey ?? user, promptSpan: promptSpan, toolsSpan: toolsSpan, keyHashes: keyHashes)
+    }
+
+    /// Both sides of a comparison, where the endpoint has sides: the span of the right one.
+    ///
+    /// A node puts the left text before each of the right ones, and each pair into its template.
+    private mutating func comparedSpan() throws(Failure) -> Range<Int>? {
+        let fields = endpoint.descriptor.prompt
+        guard let leftField = fields.first(where: \.isLeft), let rightField = fields.first(where: \.isRight) else {
+            return nil
+        }
+        guard let left else {
+            throw Failure(
+                .invalidRequest, "Missing required parameter: '\(leftField.rawValue)'.", parameter: leftField.rawValue)
+        }
+        guard let right else {
+            throw Failure(
+                .invalidRequest, "Missing required parameter: '\(rightField.rawValue)'.",
+                parameter: rightField.rawValue)
+        }
+        promptCount = max(left.count, right.count)
+        contentParts.conversations = promptCount
+        let (bytes, overflow) = left.span.count.multipliedReportingOverflow(by: promptCount - 1)
+        repeatedBytes = overflow ? .max : bytes
+        return right.span
     }
 }

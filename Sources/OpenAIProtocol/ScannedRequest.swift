@@ -31,22 +31,24 @@ package struct ScannedRequest: Hashable, Sendable {
     /// Whether the client asked for `stream_options.include_usage`.
     package var includeUsage: Bool
 
-    /// `max_tokens` or `max_completion_tokens`; nil where the client is silent or says null.
+    /// What one of the endpoint's limit fields says; nil where the client is silent or says null.
     package var maxTokens: Int?
-    /// The value of `max_tokens`, null included.
-    package var maxTokensSpan: Range<Int>?
-    /// The value of `max_completion_tokens`, null included.
-    package var maxCompletionTokensSpan: Range<Int>?
+    /// The values of the limit fields, null included.
+    package var limitSpans: LimitSpans
 
     package var n: Int
     package var bestOf: Int?
-    /// Prompts of a completion, inputs of an embedding, 1 for a chat.
+    /// Prompts of a completion, inputs of an embedding, pairs of a comparison, 1 for a chat.
     package var promptCount: Int
     /// How often max tokens can be generated: completion tokens never pass `choices` x max tokens. For embeddings, the
     /// number of inputs.
     package var choices: Int
 
     package var contentParts: ContentParts
+    /// Bytes of the body that a node reads more than once, beyond the first time: a query, for each document.
+    package var repeatedBytes: Int
+    /// Tokens that the prompt has whatever the vocabulary: those given as numbers.
+    package var promptTokensMin: Int
     /// Fields met that steer an engine, in order of the body; what they may say is ``Steering``'s.
     package var steering: [SteeringField]
     /// The value of `cache_salt` where the client says null, so that ours takes its place.
@@ -54,15 +56,41 @@ package struct ScannedRequest: Hashable, Sendable {
 
     /// `prompt_cache_key`, else `user`: requests that share one should meet the same node's cache.
     package var sessionKey: String?
-    /// The value of `messages`, `prompt` or `input`.
+    /// The value of the field that holds the prompt.
     package var promptSpan: Range<Int>
     /// The value of `tools`, which templates put before the messages.
     package var toolsSpan: Range<Int>?
     /// Hashes of the top-level keys, so that a default goes only where the client is silent.
     package var keyHashes: [UInt64]
 
+    /// Where a body says how much may be generated: the value of each field.
+    package struct LimitSpans: Hashable, Sendable {
+        private var maxTokens: Range<Int>?
+        private var maxCompletionTokens: Range<Int>?
+        private var maxOutputTokens: Range<Int>?
+
+        package init() {}
+
+        package subscript(_ field: Endpoint.LimitField) -> Range<Int>? {
+            get {
+                switch field {
+                case .maxTokens: maxTokens
+                case .maxCompletionTokens: maxCompletionTokens
+                case .maxOutputTokens: maxOutputTokens
+                }
+            }
+            set {
+                switch field {
+                case .maxTokens: maxTokens = newValue
+                case .maxCompletionTokens: maxCompletionTokens = newValue
+                case .maxOutputTokens: maxOutputTokens = newValue
+                }
+            }
+        }
+    }
+
     package struct ContentParts: Hashable, Sendable {
-        /// Chat templates that will be applied: 1 for a chat, 0 otherwise.
+        /// Templates that will be applied: 1 for a chat, one for each pair of a comparison, 0 otherwise.
         package var conversations: Int
         package var messages: Int
         package var images: Int

@@ -109,16 +109,6 @@ package enum Steering {
                 try check(field, rule(for: field.key, engine))
             }
         }
-        // llama.cpp reports the tokens of one choice, whatever their number (measured): there is nothing to bill by.
-        if engines.contains(.llamacpp), scanned.endpoint.generates, scanned.choices > 1 {
-            let isList = scanned.promptCount > 1
-            throw Failure(
-                .invalidRequest,
-                isList
-                    ? "This model takes one prompt a request. Send a request for each."
-                    : "This model gives one choice a request. Leave out 'n' and 'best_of', or set them to 1.",
-                parameter: isList ? scanned.endpoint.descriptor.promptField?.rawValue : scanned.n > 1 ? "n" : "best_of")
-        }
     }
 
     private static func check(_ field: SteeringField, _ rule: Rule) throws(Failure) {

@@ -6,16 +6,24 @@ package struct ChunkScan: Hashable, Sendable {
     /// The value of `model`, quotes included.
     package let modelSpan: Range<Int>?
     package let usage: ReportedUsage
+    /// The counts of `usage` as they stand, where it is an object: other events may tell the rest.
+    package let usageFields: UsageFields?
     /// The whole `usage` member with one comma: without these bytes the text is the same object with no usage.
     package let usageMember: Range<Int>?
     /// Whether `choices` is there and empty, as in the last chunk, which only tells usage.
     package let choicesEmpty: Bool
     /// Choices that bring text, reasoning or tool calls: at least one token each.
     package let choicesWithContent: Int
+    /// Those of them that bring text or reasoning.
+    package let choicesWithText: Int
     package let contentBytes: Int
     /// Whether a choice ends here.
     package let isFinished: Bool
     package let isError: Bool
+    /// The content of `type`, where the dialect names its events: fit for an `event:` line.
+    package let eventName: Range<Int>?
+    /// Whether the stream is over with this event.
+    package let isLast: Bool
 
     package var hasContent: Bool { choicesWithContent > 0 }
 
@@ -51,11 +59,20 @@ package enum ChunkRelay: Hashable, Sendable {
 }
 
 /// - Returns: nil where the text is not a JSON object, or names its model or usage twice.
-package func scanStreamChunk(_ json: UnsafeRawBufferPointer) -> ChunkScan? {
-    var reader = AnswerReader(json)
-    guard (try? reader.read()) != nil, !reader.isAmbiguous else { return nil }
+package func scanStreamChunk(_ json: UnsafeRawBufferPointer, dialect: Dialect = .openAI) -> ChunkScan? {
+    var reader = AnswerReader(json, dialect)
+    guard (try? reader.readEvent()) != nil, !reader.isAmbiguous else { return nil }
+    var eventName: Range<Int>?
+    var isLast = false
+    if dialect != .openAI, let type = reader.type {
+        let name = UnsafeRawBufferPointer(rebasing: json[type])
+        if Dialect.isEventName(name) { eventName = type }
+        isLast = dialect.isLast(event: name)
+    }
     return ChunkScan(
-        modelSpan: reader.modelSpan, usage: reader.usage, usageMember: reader.usageMember,
-        choicesEmpty: reader.hasChoices && reader.choices == 0, choicesWithContent: reader.choicesWithContent,
-        contentBytes: reader.contentBytes, isFinished: reader.isFinished, isError: reader.isError)
+        modelSpan: reader.modelSpan, usage: reader.usage, usageFields: reader.usageFields,
+        usageMember: reader.usageMember, choicesEmpty: reader.hasChoices && reader.choices == 0,
+        choicesWithContent: reader.choicesWithContent, choicesWithText: reader.choicesWithText,
+        contentBytes: reader.contentBytes, isFinished: reader.isFinished, isError: reader.isError,
+        eventName: eventName, isLast: isLast)
 }

@@ -1,8 +1,18 @@
 /// A top-level key that the gateway reads. All others pass unread.
 enum TopLevelKey: Hashable, Sendable {
-    case model, stream, streamOptions, maxTokens, maxCompletionTokens, n, bestOf, cacheSalt
-    case messages, prompt, input, tools, promptCacheKey, user
+    case model, stream, streamOptions, n, bestOf, cacheSalt
+    case limit(Endpoint.LimitField)
+    case prompt(Endpoint.PromptField)
+    case system, tools, promptCacheKey, user
+    /// Refused by endpoints that keep no state between requests and run nothing of their own.
+    case stateful(StatefulKey)
     case steering(SteeringKey)
+
+    enum StatefulKey: String, CaseIterable, Sendable {
+        case previousResponseID = "previous_response_id"
+        case conversation, background, container
+        case mcpServers = "mcp_servers"
+    }
 
     private struct Row: Sendable {
         let hash: UInt64
@@ -13,11 +23,13 @@ enum TopLevelKey: Hashable, Sendable {
     /// The keys in order of their hashes: a body has some twenty keys, most of them unknown.
     private static let rows: [Row] = {
         var rows: [(name: String, key: TopLevelKey)] = [
-            ("model", .model), ("stream", .stream), ("stream_options", .streamOptions), ("max_tokens", .maxTokens),
-            ("max_completion_tokens", .maxCompletionTokens), ("n", .n), ("best_of", .bestOf),
-            ("cache_salt", .cacheSalt), ("messages", .messages), ("prompt", .prompt), ("input", .input),
-            ("tools", .tools), ("prompt_cache_key", .promptCacheKey), ("user", .user),
+            ("model", .model), ("stream", .stream), ("stream_options", .streamOptions), ("n", .n), ("best_of", .bestOf),
+            ("cache_salt", .cacheSalt), ("system", .system), ("tools", .tools), ("prompt_cache_key", .promptCacheKey),
+            ("user", .user),
         ]
+        rows += Endpoint.LimitField.allCases.map { ($0.rawValue, .limit($0)) }
+        rows += Endpoint.PromptField.allCases.map { ($0.rawValue, .prompt($0)) }
+        rows += StatefulKey.allCases.map { ($0.rawValue, .stateful($0)) }
         let ownCases: Set<SteeringKey> = [.n, .bestOf, .cacheSalt, .messages]
         rows += SteeringKey.allCases.filter { !ownCases.contains($0) }.map { ($0.rawValue, .steering($0)) }
         return rows.map { Row(hash: KeyHash.of($0.name), name: Array($0.name.utf8), key: $0.key) }

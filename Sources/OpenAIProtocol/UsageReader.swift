@@ -13,46 +13,109 @@ package enum ReportedUsage: Hashable, Sendable {
 
     /// The counts, where there are any. Whether they can be true is ``TokenUsage/isPlausible(promptTokensMax:completionTokensMax:)``'s.
     package var tokens: TokenUsage? { if case .value(let usage) = self { usage } else { nil } }
+}
+
+/// The counts of one `usage` member as they stand, under whichever names: a stream may tell them in several events.
+package struct UsageFields: Hashable, Sendable {
+    /// `prompt_tokens` or `input_tokens`.
+    package private(set) var input: Int?
+    /// `completion_tokens` or `output_tokens`.
+    package private(set) var output: Int?
+    /// Of the input: `prompt_tokens_details.cached_tokens` and the like.
+    package private(set) var cached: Int?
+    /// Beside the input, as Anthropic counts: read from a cache, and written to one.
+    package private(set) var cacheRead: Int?
+    package private(set) var cacheCreation: Int?
+    /// Of the output: `completion_tokens_details.reasoning_tokens` and the like.
+    package private(set) var reasoning: Int?
+    /// Where nothing is generated some servers give this alone.
+    package private(set) var total: Int?
+    /// A count is there that is no integer.
+    package private(set) var isMalformed = false
+
+    package init() {}
+
+    /// Takes what a later event says over what earlier ones said.
+    package mutating func merge(_ newer: UsageFields) {
+        input = newer.input ?? input
+        output = newer.output ?? output
+        cached = newer.cached ?? cached
+        cacheRead = newer.cacheRead ?? cacheRead
+        cacheCreation = newer.cacheCreation ?? cacheCreation
+        reasoning = newer.reasoning ?? reasoning
+        total = newer.total ?? total
+        isMalformed = isMalformed || newer.isMalformed
+    }
+
+    /// The usage that they amount to.
+    package var reported: ReportedUsage {
+        guard !isMalformed, let input = input ?? (output == nil ? total : nil) else { return .malformed }
+        let read = cacheRead ?? 0
+        // Reasoning is a part of the output; a server that counts it beside it contradicts its own total.
+        guard reasoning ?? 0 <= output ?? 0 else { return .malformed }
+        let (prompt, overflow) = input.addingReportingOverflow(read)
+        let (all, overflows) = prompt.addingReportingOverflow(cacheCreation ?? 0)
+        guard !overflow, !overflows else { return .malformed }
+        return .value(TokenUsage(promptTokens: all, cachedTokens: cached ?? read, completionTokens: output ?? 0))
+    }
 
     /// Takes the value of a `usage` member.
-    static func read(_ scanner: inout JSONScanner, _ json: UnsafeRawBufferPointer) throws(JSONError) -> ReportedUsage {
+    ///
+    /// - Returns: nil where it is null.
+    static func read(_ scanner: inout JSONScanner, _ json: UnsafeRawBufferPointer) throws(JSONError) -> UsageFields? {
+        var fields = UsageFields()
         guard try scanner.peek() == UInt8(ascii: "{") else {
             let span = try scanner.value()
-            return JSONDecoding.kind(at: span.lowerBound, in: json) == .null ? .null : .malformed
+            if JSONDecoding.kind(at: span.lowerBound, in: json) == .null { return nil }
+            fields.isMalformed = true
+            return fields
         }
-        var prompt: Int?
-        var completion: Int? = 0
-        var cached: Int? = 0
         var isFirst = true
         try scanner.enter()
         while let key = try scanner.nextMember(&isFirst) {
-            if key.matches("prompt_tokens", in: json) {
-                prompt = count(try scanner.value(), json)
-            } else if key.matches("completion_tokens", in: json) {
-                // Embeddings have none, or null.
-                let span = try scanner.value()
-                completion = isNull(span, json) ? 0 : count(span, json)
-            } else if key.matches("prompt_tokens_details", in: json), try scanner.peek() == UInt8(ascii: "{") {
+            if let field = Self.field(key, json) {
+                fields.set(field, try scanner.value(), json)
+            } else if isDetails(key, json), try scanner.peek() == UInt8(ascii: "{") {
                 var isFirst = true
                 try scanner.enter()
                 while let key = try scanner.nextMember(&isFirst) {
                     let span = try scanner.value()
-                    if key.matches("cached_tokens", in: json) { cached = isNull(span, json) ? 0 : count(span, json) }
+                    if key.matches("cached_tokens", in: json) { fields.set(\.cached, span, json) }
+                    if key.matches("reasoning_tokens", in: json) { fields.set(\.reasoning, span, json) }
                 }
             } else {
                 try scanner.value()
             }
         }
-        guard let prompt, let completion, let cached else { return .malformed }
-        return .value(TokenUsage(promptTokens: prompt, cachedTokens: cached, completionTokens: completion))
+        return fields
     }
 
-    private static func isNull(_ span: Range<Int>, _ json: UnsafeRawBufferPointer) -> Bool {
-        json[span.lowerBound] == UInt8(ascii: "n")
+    private static func field(
+        _ key: JSONString, _ json: UnsafeRawBufferPointer
+    ) -> WritableKeyPath<UsageFields, Int?>? {
+        if key.matches("prompt_tokens", in: json) || key.matches("input_tokens", in: json) { return \.input }
+        if key.matches("completion_tokens", in: json) || key.matches("output_tokens", in: json) { return \.output }
+        if key.matches("total_tokens", in: json) { return \.total }
+        if key.matches("cache_read_input_tokens", in: json) { return \.cacheRead }
+        if key.matches("cache_creation_input_tokens", in: json) { return \.cacheCreation }
+        return nil
     }
 
-    private static func count(_ span: Range<Int>, _ json: UnsafeRawBufferPointer) -> Int? {
-        JSONDecoding.integer(span, in: json).flatMap { Int(exactly: $0) }
+    private static func isDetails(_ key: JSONString, _ json: UnsafeRawBufferPointer) -> Bool {
+        key.matches("prompt_tokens_details", in: json) || key.matches("input_tokens_details", in: json)
+            || key.matches("completion_tokens_details", in: json) || key.matches("output_tokens_details", in: json)
+    }
+
+    private mutating func set(
+        _ field: WritableKeyPath<UsageFields, Int?>, _ span: Range<Int>, _ json: UnsafeRawBufferPointer
+    ) {
+        // Embeddings have no completion tokens, or null.
+        if json[span.lowerBound] == UInt8(ascii: "n") { return }
+        guard let value = JSONDecoding.integer(span, in: json).flatMap({ Int(exactly: $0) }) else {
+            isMalformed = true
+            return
+        }
+        self[keyPath: field] = value
     }
 }
 

@@ -19,6 +19,8 @@ package struct NodeLoad: Hashable, Sendable {
     package internal(set) var inflightRequests: Int32 = 0 { didSet { openChanged() } }
     package internal(set) var maxConcurrency: Int32 { didSet { openChanged() } }
     package internal(set) var rttNanoseconds: Int64
+    /// One bit: what the node runs.
+    package internal(set) var engine: EngineSet
     /// When it last got a request, as a count of decisions: the least recent has the smallest.
     package internal(set) var dispatchedLast: Int64 = 0
     /// When a request last failed here, in nanoseconds of the monotonic clock; `never` where none did lately.
@@ -30,7 +32,8 @@ package struct NodeLoad: Hashable, Sendable {
 
     private static let never = Int64.min
 
-    package init(maxConcurrency: Int, rttNanoseconds: Int64) {
+    package init(maxConcurrency: Int, rttNanoseconds: Int64, engine: EngineSet = .all) {
+        self.engine = engine
         self.maxConcurrency = Int32(clamping: maxConcurrency)
         self.rttNanoseconds = rttNanoseconds
     }

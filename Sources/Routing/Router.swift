@@ -142,15 +142,17 @@ package struct Router: Sendable {
         for (index, slot) in next.slots.enumerated() {
             let maxConcurrency = slot?.maxConcurrency ?? 0
             let rtt = slot?.rttNanoseconds ?? 0
+            let engine = slot.map { EngineSet($0.engine) } ?? []
             if isCurrent(index, next.generations[index]), slot != nil {
                 var load = self.loads[index]
                 load.maxConcurrency = Int32(clamping: maxConcurrency)
                 load.rttNanoseconds = rtt
+                load.engine = engine
                 loads.append(load)
                 health.append(self.health[index])
                 firstTokens.append(self.firstTokens[index])
             } else {
-                loads.append(NodeLoad(maxConcurrency: maxConcurrency, rttNanoseconds: rtt))
+                loads.append(NodeLoad(maxConcurrency: maxConcurrency, rttNanoseconds: rtt, engine: engine))
                 health.append(NodeHealthStateMachine())
                 firstTokens.append(RunningMean())
             }
@@ -212,8 +214,12 @@ package struct Router: Sendable {
     }
 
     private func refusal(_ candidates: ContiguousArray<Int32>, _ request: RoutingRequest) -> RoutingRefusal {
-        var refusal = RoutingRefusal.allCordoned
-        for index in candidates.lazy.map({ Int($0) }) where !health[index].isCordoned {
+        var refusal = RoutingRefusal.modelNotServed
+        for index in candidates.lazy.map({ Int($0) }) where !request.engines.isDisjoint(with: loads[index].engine) {
+            if health[index].isCordoned {
+                if refusal == .modelNotServed { refusal = .allCordoned }
+                continue
+            }
             if loads[index].takesRequests, !request.excluded.contains(index) { return .allAtConcurrency }
             refusal = .allUnhealthy
         }

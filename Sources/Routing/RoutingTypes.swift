@@ -7,17 +7,21 @@ package struct RoutingRequest: Sendable {
     package var promptTokens: Int
     /// What the answer is expected to be, at most what the request allows.
     package var expectedOutputTokens: Int
+    /// The engines that serve its endpoint.
+    package var engines: EngineSet
     /// Nodes that this request has been tried on.
     package var excluded: NodeSet
     /// A hash of what ties requests together: equal for equal sessions.
     package var session: UInt64
 
     package init(
-        model: ModelID, promptTokens: Int, expectedOutputTokens: Int, excluded: NodeSet = NodeSet(), session: UInt64 = 0
+        model: ModelID, promptTokens: Int, expectedOutputTokens: Int, engines: EngineSet = .all,
+        excluded: NodeSet = NodeSet(), session: UInt64 = 0
     ) {
         self.model = model
         self.promptTokens = promptTokens
         self.expectedOutputTokens = expectedOutputTokens
+        self.engines = engines
         self.excluded = excluded
         self.session = session
     }

@@ -272,7 +272,6 @@ struct ConfigurationTests {
 
     private static let notBuilt: [(String, String)] = [
         ("tls: { certificate: a, key: b }", "tls: TLS on the listener is not built yet: remove the key"),
-        ("stream: { ping_after: 10s }", "stream: pings in streams are not built yet: remove the key"),
         ("queue: { requests: 1 }", "queue: queueing for capacity is not built yet"),
         ("trusted_proxies: []", "trusted_proxies: reading the client's address from a proxy is not built yet"),
         ("proxy_protocol: false", "proxy_protocol: reading the client's address from a proxy is not built yet"),

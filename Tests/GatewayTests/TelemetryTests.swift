@@ -146,15 +146,17 @@ private func render(_ shards: [MetricsShard], _ gauges: MetricsGauges = MetricsG
     #expect(exposition["tollgate_journal_unsynced_charges", [:]] == 6)
     #expect(exposition["tollgate_access_log_dropped_total", [:]] == 7)
     #expect(exposition["tollgate_ready", [:]] == 0)
-    #expect(exposition["tollgate_tokens_total", ["model": "weird\\\"model\\\\\\n", "type": "cached"]] == 24)
+    #expect(
+        exposition["tollgate_tokens_total", ["model": "weird\\\"model\\\\\\n", "type": "cached"]]
+            == Double(4 * MetricEndpoint.allCases.count))
 }
 
 @Test func bucketsHoldWhatIsAtMostTheirBound() {
     let shard = MetricsShard(models: ["m"])
     for seconds in [0.01, 0.010_000_1, 81.92, 82] {
-        shard.requestDuration(seconds: seconds, endpoint: .chatCompletions, model: 0)
+        shard.requestDuration(seconds: seconds, endpoint: MetricEndpoint(.chatCompletions), model: 0)
     }
-    shard.requestDuration(seconds: .nan, endpoint: .chatCompletions, model: 0)
+    shard.requestDuration(seconds: .nan, endpoint: MetricEndpoint(.chatCompletions), model: 0)
     let exposition = render([shard])
     let labels = ["gen_ai_operation_name": "chat", "gen_ai_request_model": "m"]
     func bucket(_ bound: String) -> Double? {
@@ -174,9 +176,9 @@ private func render(_ shards: [MetricsShard], _ gauges: MetricsGauges = MetricsG
     let first = MetricsShard(models: ["a", "b"])
     let second = MetricsShard(models: ["b", "a", "c"])
     let usage = TokenUsage(promptTokens: 1, cachedTokens: 0, completionTokens: 2)
-    first.tokensUsed(usage, endpoint: .completions, model: 1)
-    second.tokensUsed(usage, endpoint: .completions, model: 0)
-    second.tokensUsed(usage, endpoint: .completions, model: 2)
+    first.tokensUsed(usage, endpoint: MetricEndpoint(.completions), model: 1)
+    second.tokensUsed(usage, endpoint: MetricEndpoint(.completions), model: 0)
+    second.tokensUsed(usage, endpoint: MetricEndpoint(.completions), model: 2)
     first.refused(.rateLimitRequests)
     second.refused(.rateLimitRequests)
     first.add(5, to: .connectionsOpen)
@@ -199,11 +201,11 @@ private func render(_ shards: [MetricsShard], _ gauges: MetricsGauges = MetricsG
 @Test func reloadKeepsWhatAModelHasCounted() {
     let shard = MetricsShard(models: ["a", "b"])
     let usage = TokenUsage(promptTokens: 1, cachedTokens: 0, completionTokens: 0)
-    shard.tokensUsed(usage, endpoint: .embeddings, model: 0)
+    shard.tokensUsed(usage, endpoint: MetricEndpoint(.embeddings), model: 0)
     shard.publish(models: ["c", "a"])
-    shard.tokensUsed(usage, endpoint: .embeddings, model: 0)
-    shard.tokensUsed(usage, endpoint: .embeddings, model: 1)
-    shard.tokensUsed(usage, endpoint: .embeddings, model: 2)
+    shard.tokensUsed(usage, endpoint: MetricEndpoint(.embeddings), model: 0)
+    shard.tokensUsed(usage, endpoint: MetricEndpoint(.embeddings), model: 1)
+    shard.tokensUsed(usage, endpoint: MetricEndpoint(.embeddings), model: 2)
     let exposition = render([shard])
     #expect(exposition["tollgate_tokens_total", ["model": "a", "type": "prompt"]] == 2)
     #expect(exposition["tollgate_tokens_total", ["model": "c", "type": "prompt"]] == 1)
@@ -214,7 +216,7 @@ private func render(_ shards: [MetricsShard], _ gauges: MetricsGauges = MetricsG
     let shard = MetricsShard(models: (0..<MetricsShard.modelsMax + 10).map { "m\($0)" })
     #expect(shard.snapshot().modelNames.count == MetricsShard.modelsMax - 1)
     let usage = TokenUsage(promptTokens: 3, cachedTokens: 0, completionTokens: 0)
-    shard.tokensUsed(usage, endpoint: .embeddings, model: MetricsShard.modelsMax + 5)
+    shard.tokensUsed(usage, endpoint: MetricEndpoint(.embeddings), model: MetricsShard.modelsMax + 5)
     let exposition = Exposition(MetricsRegistry.render(shards: [shard.snapshot()], gauges: MetricsGauges()))
     #expect(exposition["tollgate_tokens_total", ["model": "other", "type": "prompt"]] == 3)
 }

@@ -16,8 +16,8 @@ struct RequestScannerTests {
         let bytes = Array(body.utf8)
         #expect(scanned.model == "llama-3.1-8b" && text(bytes[scanned.modelSpan]) == #""llama-3.1-8b""#)
         #expect(scanned.stream && scanned.includeUsage)
-        #expect(scanned.maxTokens == 77 && scanned.maxTokensSpan == nil)
-        #expect(text(bytes[try #require(scanned.maxCompletionTokensSpan)]) == "77")
+        #expect(scanned.maxTokens == 77 && scanned.limitSpans[.maxTokens] == nil)
+        #expect(text(bytes[try #require(scanned.limitSpans[.maxCompletionTokens])]) == "77")
         #expect(scanned.n == 3 && scanned.choices == 3 && scanned.promptCount == 1)
         #expect(scanned.sessionKey == "k")
         #expect(scanned.contentParts == .init(conversations: 1, messages: 3, images: 1))
@@ -35,7 +35,7 @@ struct RequestScannerTests {
             #expect(!scanned.stream && !scanned.includeUsage && scanned.maxTokens == nil && scanned.choices == 1)
             #expect(scanned.sessionKey == nil)
         }
-        #expect(silent.maxTokensSpan == nil && nulls.maxTokensSpan != nil)
+        #expect(silent.limitSpans[.maxTokens] == nil && nulls.limitSpans[.maxTokens] != nil)
     }
 
     @Test(arguments: [
@@ -274,13 +274,12 @@ struct SteeringTests {
         return (try? refusal(chat("\"\(key.rawValue)\":\"something\""), [engine])) != .some(nil)
     }
 
-    @Test func llamaGivesOneChoiceARequest() throws {
-        #expect(try refusal(chat(#""n":2"#), [.vllm, .sglang, .openai]) == nil)
-        #expect(try refusal(chat(#""n":2"#), [.llamacpp]) == "n")
-        #expect(try refusal(chat(#""n":1"#), [.llamacpp]) == nil)
-        #expect(try refusal(#"{"model":"m","prompt":"x","best_of":2}"#, [.llamacpp], .completions) == "best_of")
-        #expect(try refusal(#"{"model":"m","prompt":["a","b"]}"#, [.llamacpp], .completions) == "prompt")
-        #expect(try refusal(#"{"model":"m","input":["a","b"]}"#, [.llamacpp], .embeddings) == nil)
+    @Test func severalChoicesAndPromptsAreCountedOnEveryEngine() throws {
+        for engine in Engine.allCases {
+            #expect(try refusal(chat(#""n":2"#), [engine]) == nil)
+            #expect(try refusal(#"{"model":"m","prompt":["a","b"]}"#, [engine], .completions) == nil)
+        }
+        #expect(try scan(#"{"model":"m","prompt":["a","b"],"n":2,"best_of":3}"#, .completions).choices == 6)
     }
 
     @Test func conversationsAreNotEmbedded() throws {

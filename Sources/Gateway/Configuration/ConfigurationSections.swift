@@ -15,7 +15,6 @@ struct ConfigurationSections {
     /// nil only where a problem was found.
     func read() -> GatewayConfiguration? {
         root.notBuiltYet(["tls"], "TLS on the listener is")
-        root.notBuiltYet(["stream"], "pings in streams are")
         root.notBuiltYet(["queue"], "queueing for capacity is")
         root.notBuiltYet(["trusted_proxies", "proxy_protocol"], "reading the client's address from a proxy is")
         root.notBuiltYet(["failed_keys"], "limiting failed keys is")
@@ -31,6 +30,7 @@ struct ConfigurationSections {
         let limits = readLimits()
         let timeouts = readTimeouts()
         let retry = readRetry()
+        let stream = readStream()
         readLeases()
         let fleet = FleetSections(root: root)
         let models = fleet.readModels()
@@ -47,7 +47,8 @@ struct ConfigurationSections {
         guard let admin else { return nil }
         return GatewayConfiguration(
             listen: listen, admin: admin, redisURL: redisURL, journal: journal, limits: limits, timeouts: timeouts,
-            retry: retry, models: models, sites: sites, nodes: nodes, routing: routing, orgDefaults: orgDefaults,
+            retry: retry, stream: stream, models: models, sites: sites, nodes: nodes, routing: routing,
+            orgDefaults: orgDefaults,
             eventLoops: eventLoops, accessLog: accessLog)
     }
 
@@ -156,6 +157,15 @@ struct ConfigurationSections {
         return RetryConfiguration(
             attempts: section.value("attempts", Units.integer(in: 1...NodeSet.capacity)) ?? standard.attempts,
             budgetPermille: section.value("budget", Units.permille) ?? standard.budgetPermille)
+    }
+
+    private func readStream() -> StreamConfiguration {
+        let section = root.section("stream")
+        defer { section.finish() }
+        var stream = StreamConfiguration()
+        section.value("ping_after", Units.duration(in: .milliseconds(100)...TimeoutsConfiguration.durationMax))
+            .map { stream.pingAfter = $0 }
+        return stream
     }
 
     private func readLeases() {

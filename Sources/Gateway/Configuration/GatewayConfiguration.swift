@@ -13,6 +13,7 @@ package struct GatewayConfiguration: Sendable {
     package var limits: LimitsConfiguration
     package var timeouts: TimeoutsConfiguration
     package var retry: RetryConfiguration
+    package var stream: StreamConfiguration
     /// In the order of the file; ids are unique.
     package var models: [ModelConfiguration]
     /// In the order of the file; ids are unique.
@@ -40,6 +41,7 @@ package struct GatewayConfiguration: Sendable {
         limits: LimitsConfiguration = LimitsConfiguration(),
         timeouts: TimeoutsConfiguration = TimeoutsConfiguration(),
         retry: RetryConfiguration = RetryConfiguration(),
+        stream: StreamConfiguration = StreamConfiguration(),
         models: [ModelConfiguration] = [],
         sites: [SiteConfiguration] = [],
         nodes: [NodeConfiguration] = [],
@@ -56,6 +58,7 @@ package struct GatewayConfiguration: Sendable {
         self.limits = limits
         self.timeouts = timeouts
         self.retry = retry
+        self.stream = stream
         self.models = models
         self.sites = sites
         self.nodes = nodes
@@ -213,6 +216,15 @@ package struct TimeoutsConfiguration: Hashable, Sendable {
         self.streamIdle = streamIdle
         self.request = request
         self.drain = drain
+    }
+}
+
+package struct StreamConfiguration: Hashable, Sendable {
+    /// A client whose open stream is silent for so long gets a comment.
+    package var pingAfter: Duration
+
+    package init(pingAfter: Duration = .seconds(10)) {
+        self.pingAfter = pingAfter
     }
 }
 

@@ -160,7 +160,7 @@ extension Exchange: UpstreamDelegate {
 
     private func answerFound() {
         guard let model,
-            let scan = heldAnswer.withUnsafeReadableBytes({ scanReply($0) }), !scan.isError
+            let scan = heldAnswer.withUnsafeReadableBytes({ scanReply($0, dialect: dialect) }), !scan.isError
         else {
             return attemptFailed(
                 Failure(
@@ -170,6 +170,7 @@ extension Exchange: UpstreamDelegate {
         if let assignment { loop.services.router.firstToken(assignment, now: MonotonicTime.now()) }
         firstTokenAt = MonotonicTime.now()
         reported = scan.usage
+        hasContent = scan.contentBytes > 0
         ownCount = min(estimatePromptTokens(bodyBytes: scan.contentBytes), completionTokensMax)
         heldAnswer = heldAnswer.applying(scan.edits(publicModel: PublicModel(model.id.rawValue)))
         perform(machine.answerCompleted())
@@ -181,7 +182,7 @@ extension Exchange: UpstreamDelegate {
         nodeError = heldAnswer.withUnsafeReadableBytes { bytes in
             rebuildNodeError(
                 status: head.status, body: bytes, upstreamModel: node.names[model.id],
-                publicModel: model.id.rawValue)
+                publicModel: model.id.rawValue, dialect: dialect, requestID: requestID.description)
         }
         finishAssignment(.completed(nil))
         perform(
@@ -200,7 +201,8 @@ extension Exchange: UpstreamDelegate {
             guard let model, let node, let scanned, let hold, let price else { return }
             relay = StreamRelay(
                 model: model.id, upstreamModelName: node.names[model.id] ?? "",
-                clientWantsUsage: scanned.includeUsage, completionTokensMax: completionTokensMax)
+                clientWantsUsage: scanned.includeUsage, completionTokensMax: completionTokensMax, dialect: dialect,
+                requestID: requestID.description)
             do throws(JournalFailure) {
                 try loop.services.spending.opened(
                     hold, model: model.id, price: price, promptTokens: promptTokensEstimate)
@@ -208,6 +210,8 @@ extension Exchange: UpstreamDelegate {
                 return perform(machine.answerInterrupted(Failure.journal, delivered: 0))
             }
             arm(.progress, after: Self.progressNanoseconds)
+            lastWriteAt = MonotonicTime.now()
+            arm(.ping, after: snapshot.pingNanoseconds)
             writer.beginStream(answerHead(status: 200, contentType: "text/event-stream; charset=utf-8"))
         case .largeBody:
             var answer = LargeAnswer()
@@ -232,6 +236,7 @@ extension Exchange: UpstreamDelegate {
             firstTokenAt = MonotonicTime.now()
             if let assignment { loop.services.router.firstToken(assignment, now: MonotonicTime.now()) }
         }
+        if relayed.readableBytes > 0 { lastWriteAt = lastReadAt }
         writer.writeStream(relayed)
         if relayed.storageCapacity > Self.relayedCapacityKept { relayed = ByteBuffer() }
         switch outcome {
@@ -275,6 +280,22 @@ extension Exchange: UpstreamDelegate {
             )
         }
         arm(.streamIdle, after: model.streamIdleNanoseconds - silence)
+    }
+
+    /// A client, and whatever stands before it, gives up on a stream that is silent for long. Between two events, so no
+    /// event is torn; a client that does not even take what is there is not told more.
+    func pingElapsed() {
+        guard relay != nil else { return }
+        let silence = lastWriteAt.map { MonotonicTime.now().nanoseconds(since: $0) } ?? .max
+        guard silence >= snapshot.pingNanoseconds else {
+            return arm(.ping, after: snapshot.pingNanoseconds - silence)
+        }
+        if writer.isWritable {
+            writer.writeStream(ByteBuffer(staticString: ": ping\n\n"))
+            writer.flushStream()
+        }
+        lastWriteAt = MonotonicTime.now()
+        arm(.ping, after: snapshot.pingNanoseconds)
     }
 
     func journalProgress() {

@@ -46,17 +46,27 @@ extension Exchange {
             if let hold { loop.services.spending.release(hold, on: loop.transport) }
             hold = nil
             return nil
-        case .settleUsage:
-            if let usage = reported.tokens,
-                usage.isPlausible(promptTokensMax: promptTokensMax, completionTokensMax: completionTokensMax)
-            {
-                return charge(usage, isEstimated: false, isDelivered: deliveredTokens > 0)
-            }
-            if reported != .absent, reported != .null { loop.metrics.count(.usageDistrusted) }
-            return charge(ownUsage, isEstimated: true, isDelivered: deliveredTokens > 0)
+        case .settleUsage: return settleUsage()
         case .settleDelivered:
             return charge(ownUsage, isEstimated: true, isDelivered: true)
         }
+    }
+
+    private func settleUsage() -> Failure? {
+        guard let scanned, let node, scanned.endpoint.descriptor.isCharged else {
+            if let hold { loop.services.spending.release(hold, on: loop.transport) }
+            hold = nil
+            return nil
+        }
+        let verdict = UsageVerdict.judge(
+            reported,
+            own: UsageVerdict.OwnCount(
+                usage: ownUsage, hasContent: hasContent || deliveredTokens > 0, textEvents: relay?.textEvents ?? 0),
+            promptTokensMax: promptTokensMax, completionTokensMax: completionTokensMax,
+            generates: scanned.endpoint.generates, engine: node.engine, choices: scanned.choices,
+            prompts: scanned.promptCount)
+        if verdict.isDistrusted { loop.metrics.count(.usageDistrusted) }
+        return charge(verdict.usage, isEstimated: verdict.isEstimated, isDelivered: deliveredTokens > 0)
     }
 
     /// What the gateway counted itself: the prompt by its bytes, one token for each event with content.
@@ -109,7 +119,7 @@ extension Exchange {
             refuse(failure)
         case .errorEvent(let failure):
             self.failure = failure
-            writer.writeStream(ByteBuffer(bytes: nodeError ?? ErrorEnvelope.renderStreamEvent(failure)))
+            writer.writeStream(ByteBuffer(bytes: nodeError ?? renderedEvent(failure)))
             writer.endStream()
         case .truncation(let failure):
             self.failure = failure
@@ -118,14 +128,17 @@ extension Exchange {
     }
 
     private func complete() {
-        if relay != nil {
-            writer.writeStream(ByteBuffer(staticString: "data: [DONE]\n\n"))
+        if let relay {
+            writer.writeStream(relay.lastEvent)
             writer.endStream()
         } else if largeAnswer != nil {
             writer.endStream()
         } else {
             answerStatus = 200
-            writer.writeAnswer(answerHead(status: 200, contentType: "application/json"), body: heldAnswer)
+            writer.writeAnswer(
+                answerHead(
+                    status: 200, contentType: endpoint == .description ? "application/yaml" : "application/json"),
+                body: heldAnswer)
         }
     }
 
@@ -140,13 +153,23 @@ extension Exchange {
         }
         // The rest of the body is not wanted: say that the connection ends with this answer.
         if !isBodyComplete { writer.closeAfterAnswer() }
-        writer.writeAnswer(head, body: ByteBuffer(bytes: nodeError ?? ErrorEnvelope.render(failure)))
+        let rendered =
+            nodeError ?? ErrorEnvelope.render(failure, dialect: dialect, requestID: requestID.description)
+        writer.writeAnswer(head, body: ByteBuffer(bytes: rendered))
+    }
+
+    private func renderedEvent(_ failure: Failure) -> [UInt8] {
+        ErrorEnvelope.renderStreamEvent(failure, dialect: dialect, requestID: requestID.description)
     }
 
     // MARK: Without a node
 
-    /// `/v1/models` and `/v1/models/{id}`: what this gateway serves now.
+    /// `/openapi.yaml`; `/v1/models` and `/v1/models/{id}`: what this gateway serves now.
     func answerLocally() {
+        if endpoint == .description {
+            heldAnswer = OpenAPIDocument.bytes
+            return perform(machine.answeredLocally())
+        }
         let served = snapshot.models.filter { !$0.engines.isEmpty && $0.price != nil }
         let cards = served.map { ModelCard(id: $0.id.rawValue, created: snapshot.createdAtSeconds) }
         if endpoint == .models {

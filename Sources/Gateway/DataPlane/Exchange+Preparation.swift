@@ -76,6 +76,12 @@ extension Exchange {
                 source: .gateway)
         }
         self.price = price
+        guard !model.engineSet.isDisjoint(with: endpoint.engines) else {
+            throw Failure(
+                .modelNotFound,
+                "The model '\(model.id)' does not serve \(endpoint.path). Use another model, or an endpoint that it serves.",
+                parameter: "model")
+        }
         try Steering.check(scanned, engines: model.engines)
         try bound(scanned, model)
     }
@@ -84,10 +90,15 @@ extension Exchange {
     private func bound(_ scanned: ScannedRequest, _ model: ModelEntry) throws(Failure) {
         promptTokensEstimate = estimatePromptTokens(bodyBytes: scanned.bodyBytes)
         promptTokensMax = PromptEstimate.promptTokensMax(
-            bodyBytes: scanned.bodyBytes, parts: scanned.contentParts,
+            bodyBytes: scanned.bodyBytes, parts: scanned.contentParts, repeatedBytes: scanned.repeatedBytes,
             templateTokensMax: model.configuration.templateTokensMax,
             imageTokensMax: model.configuration.imageTokensMax)
         promptTokensEstimate = min(promptTokensEstimate, promptTokensMax)
+        guard scanned.endpoint.descriptor.isCharged else {
+            promptTokensMax = 0
+            promptTokensEstimate = 0
+            return
+        }
         guard scanned.endpoint.generates else { return }
         let each =
             scanned.maxTokens
@@ -96,12 +107,14 @@ extension Exchange {
                 contextTokens: model.configuration.contextTokens, bodyBytes: scanned.bodyBytes,
                 promptTokensMax: promptTokensMax)
         maxTokens = each
-        // Of the prompt only a bound is known, and the node judges; this much no prompt could leave room for.
-        if let context = model.configuration.contextTokens, each > context {
+        // Of a text only bounds are known, and the node judges; what is refused here could not fit whatever its tokens.
+        let promptMin = scanned.promptCount == 1 ? max(1, scanned.promptTokensMin) : 1
+        if let context = model.configuration.contextTokens, each > context - min(context, promptMin) {
+            let limit = scanned.endpoint.descriptor.limits[0].rawValue
             throw Failure(
                 .contextLengthExceeded,
-                "This model's maximum context length is \(context) tokens, but \(each) were asked for. Lower max_tokens.",
-                parameter: "max_tokens")
+                "This model's maximum context length is \(context) tokens, but \(each) were asked for beside a prompt of at least \(promptMin). Lower \(limit), or shorten the prompt.",
+                parameter: scanned.maxTokens == nil ? scanned.endpoint.descriptor.prompt[0].rawValue : limit)
         }
         let (all, overflow) = each.multipliedReportingOverflow(by: scanned.choices)
         guard !overflow else { throw tooManyTokens }
@@ -156,7 +169,7 @@ extension Exchange {
         let decision = loop.services.router.decide(
             RoutingRequest(
                 model: model.id, promptTokens: promptTokensEstimate, expectedOutputTokens: completionTokensMax,
-                excluded: tried),
+                engines: endpoint?.engines ?? .all, excluded: tried),
             now: now)
         switch decision {
         case .refuse(let refusal): perform(machine.refused(failure ?? Failure(refusal)))

@@ -8,7 +8,7 @@ extension Exchange {
         let now = MonotonicTime.now()
         let duration = now.nanoseconds(since: acceptedAt)
         let metrics = loop.metrics
-        let label = endpoint?.metric ?? .other
+        let label = endpoint.map { MetricEndpoint($0) } ?? .other
         let place = model?.index
         let status = failure?.code == .clientClosed ? ErrorEnvelope.status(of: .clientClosed) : answerStatus
         let code = failure?.code
@@ -62,16 +62,5 @@ extension Exchange {
             firstTokenNanoseconds: firstTokenAt?.nanoseconds(since: acceptedAt), durationNanoseconds: duration,
             bytesIn: bodyBytes, bytesOut: writer.bytesWritten, attempts: machine.attempts,
             clientAddress: clientAddress, trace: trace)
-    }
-}
-
-extension Endpoint {
-    var metric: MetricEndpoint {
-        switch self {
-        case .chatCompletions: .chatCompletions
-        case .completions: .completions
-        case .embeddings: .embeddings
-        case .models, .model: .models
-        }
     }
 }

@@ -29,7 +29,7 @@ package final class Exchange {
     static let upstreamEndNanoseconds: Int64 = 1_000_000_000
 
     enum Timer: UInt8 {
-        case body, request, firstByte, streamIdle, bufferWait, progress, upstreamEnd
+        case body, request, firstByte, streamIdle, ping, bufferWait, progress, upstreamEnd
     }
 
     let loop: LoopContext
@@ -80,6 +80,8 @@ package final class Exchange {
     var isReadingPaused = false
     /// The node's last bytes. The timer looks at it when it fires, rather than being moved with each chunk.
     var lastReadAt: MonotonicTime?
+    /// When the client was last sent something of a stream.
+    var lastWriteAt: MonotonicTime?
 
     // The answer.
     var answerStatus = 0
@@ -94,6 +96,8 @@ package final class Exchange {
     var reported = ReportedUsage.absent
     /// Completion tokens of a plain answer by the gateway's own count.
     var ownCount = 0
+    /// A plain answer brought something.
+    var hasContent = false
     var settled: (usage: TokenUsage, cost: NanoUSD, isEstimated: Bool)?
     var failure: Failure?
 
@@ -109,6 +113,9 @@ package final class Exchange {
         requestID = RequestID(using: &loop.generator)
     }
 
+    /// How errors and events are written: OpenAI's until the endpoint is known.
+    var dialect: Dialect { endpoint?.dialect ?? .openAI }
+
     // MARK: From the connection
 
     func start(_ head: IncomingHead) {
@@ -121,7 +128,11 @@ package final class Exchange {
         trace = head.traceparent.flatMap(TraceContext.init(traceparent:))?.child(using: &loop.generator)
         if let failure = routeFailure(head) ?? head.defect { return perform(machine.refused(failure)) }
         arm(.request, after: snapshot.timeouts.request)
-        authenticate(head)
+        if endpoint?.descriptor.isPublic == true {
+            perform(machine.keyAuthenticated())
+        } else {
+            authenticate(head)
+        }
         guard !machine.isFinished else { return }
         arm(.body, after: snapshot.timeouts.body)
         guard endpoint?.isInference == true else { return }
@@ -308,6 +319,7 @@ extension Exchange: TimerTarget {
                 Failure(
                     .upstreamTimeout, "The model did not begin to answer in time. Please retry.", source: .upstream))
         case .streamIdle: streamIdleElapsed()
+        case .ping: pingElapsed()
         case .progress: journalProgress()
         case .upstreamEnd:
             call?.cancel()

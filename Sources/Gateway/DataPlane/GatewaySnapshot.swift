@@ -10,6 +10,8 @@ package final class GatewaySnapshot: Sendable {
     package let configuration: GatewayConfiguration
     package let limits: LimitsConfiguration
     package let timeouts: TimeoutNanoseconds
+    /// After how long a silence of an open stream its client gets a comment.
+    package let pingNanoseconds: Int64
     package let fleet: FleetSnapshot
     package let models: [ModelEntry]
     package let nodes: [NodeID: NodeEntry]
@@ -29,6 +31,7 @@ package final class GatewaySnapshot: Sendable {
         self.fleet = fleet
         limits = configuration.limits
         timeouts = TimeoutNanoseconds(configuration.timeouts)
+        pingNanoseconds = configuration.stream.pingAfter.nanoseconds
         var engines: [ModelID: Set<Engine>] = [:]
         for node in configuration.nodes {
             for served in node.models { engines[served.model, default: []].insert(node.engine) }
@@ -62,6 +65,8 @@ package struct ModelEntry: Sendable {
     package let streamIdleNanoseconds: Int64
 
     package var id: ModelID { configuration.id }
+    /// ``engines`` as a set of bits.
+    package let engineSet: EngineSet
 
     init(
         index: Int, configuration: ModelConfiguration, engines: Set<Engine>, price: Price?,
@@ -70,6 +75,7 @@ package struct ModelEntry: Sendable {
         self.index = index
         self.configuration = configuration
         self.engines = engines
+        engineSet = engines.reduce(into: []) { $0.insert(EngineSet($1)) }
         self.price = price
         firstByteNanoseconds = (configuration.firstByte ?? timeouts.firstByte).nanoseconds
         streamIdleNanoseconds = (configuration.streamIdle ?? timeouts.streamIdle).nanoseconds

@@ -12,6 +12,7 @@ package struct IncomingHead {
     package var expectsContinue = false
     package var contentLength: Int?
     package var isChunked = false
+    /// `Authorization`, else `x-api-key` as a bearer token; empty where there are two.
     package var authorization: String?
     package var traceparent: String?
     package var tracestate: String?
@@ -27,6 +28,7 @@ package struct IncomingHead {
         var encodedBody = false
         var isOddlyCoded = false
         var jsonBody = true
+        var plainKey: String?
         for (name, raw) in head.headers {
             // The parser leaves the blanks that may stand behind a value.
             let value = raw.utf8.last == 0x20 || raw.utf8.last == 0x09 ? Self.withoutBlanks(raw) : raw
@@ -38,6 +40,7 @@ package struct IncomingHead {
                 // Two of them say nothing that could be trusted (W3C Trace Context).
                 traceparent = traceparents == 0 ? value : nil
                 traceparents += 1
+            case 9 where Self.equal(name, "x-api-key"): plainKey = plainKey == nil ? value : ""
             case 10 where Self.equal(name, "tracestate"):
                 tracestate = tracestate.map { "\($0),\(value)" } ?? value
             case 12 where Self.equal(name, "content-type"):
@@ -53,6 +56,7 @@ package struct IncomingHead {
             default: break
             }
         }
+        if authorization == nil, let plainKey { authorization = plainKey.isEmpty ? "" : "Bearer \(plainKey)" }
         let hasBody = head.method == .POST || head.method == .PUT || head.method == .PATCH
         if hosts > 1 || (hosts == 0 && head.version.minor > 0) {
             defect = Failure(.malformedRequest, "The request needs exactly one Host header.")

@@ -5,13 +5,13 @@ import OpenAIProtocol
 /// Reads a node's event stream as it passes: whole events go on at once, an unfinished one waits for its end.
 ///
 /// Counts what is delivered, takes note of the node's usage, strips usage from clients that did not ask for it, and
-/// puts the public model in place of the node's. `[DONE]` is held back: it is the answer's last word, and the charge
-/// is journalled before it.
+/// puts the public model in place of the node's. The last event (`[DONE]`, or the one that ends a stream of named
+/// events) is held back in ``lastEvent``: the charge is journalled before it.
 package struct StreamRelay {
     package enum Outcome: Hashable, Sendable {
         /// The stream goes on.
         case open
-        /// The node said `[DONE]`; whatever follows is ignored.
+        /// The node's last event came; whatever follows is ignored.
         case done
         /// The node reported an error: the event to send in place of its own.
         case nodeError([UInt8])
@@ -26,23 +26,37 @@ package struct StreamRelay {
     private let upstreamModelName: String
     private let clientWantsUsage: Bool
     private let completionTokensMax: Int
+    private let dialect: Dialect
+    private let requestID: String?
     private var tail = ByteBuffer()
     private var position = SSEScanner.Position()
 
     /// Completion tokens delivered, by the gateway's own count: one for each choice of each event that brings content.
     package private(set) var contentEvents = 0
-    /// What the node reported last, where it is a usage at all.
-    package private(set) var usage: ReportedUsage = .absent
+    /// Those of them that brought text or reasoning.
+    package private(set) var textEvents = 0
+    /// What the answer ends with, once the charge is written.
+    package private(set) var lastEvent = ByteBuffer()
+    private var usageFields: UsageFields?
 
+    /// - Parameters:
+    ///   - dialect: How the endpoint writes its events.
+    ///   - requestID: For errors in dialects that carry it.
     package init(
-        model: ModelID, upstreamModelName: String, clientWantsUsage: Bool, completionTokensMax: Int
+        model: ModelID, upstreamModelName: String, clientWantsUsage: Bool, completionTokensMax: Int,
+        dialect: Dialect = .openAI, requestID: String? = nil
     ) {
+        self.dialect = dialect
+        self.requestID = requestID
         publicModel = PublicModel(model.rawValue)
         publicModelName = model.rawValue
         self.upstreamModelName = upstreamModelName
         self.clientWantsUsage = clientWantsUsage
         self.completionTokensMax = completionTokensMax
     }
+
+    /// What the node reported, in whichever of its events.
+    package var usage: ReportedUsage { usageFields?.reported ?? .absent }
 
     /// Memory that the unfinished event holds.
     var heldBytes: Int { tail.capacity }
@@ -85,43 +99,61 @@ package struct StreamRelay {
             if bytes.first == UInt8(ascii: ":") { output.writeStaticString(": ping\n\n") }
             return .open
         case .done:
+            // A stream of named events has said its last word before; without that it is not whole.
+            guard dialect == .openAI else { return .invalid("[DONE] before the last event") }
+            lastEvent = ByteBuffer(staticString: "data: [DONE]\n\n")
             return .done
         case .data(let span):
             let json = UnsafeRawBufferPointer(rebasing: bytes[span])
-            return relay(json, into: &output) { edits, output in
-                // Framed anew: a node's own fields (`retry`, `id`, `event`) would steer the client.
-                output.writeEvent(json, edits)
-            }
-        case .joined(let lines):
-            return lines.withUnsafeBytes { json in
-                relay(json, into: &output) { edits, output in
-                    output.writeStaticString("data: ")
-                    // JSON knows no raw line feed inside a string, so between its tokens a space serves as well.
-                    let line = applyEdits(edits, to: json).map { $0 == UInt8(ascii: "\n") ? UInt8(ascii: " ") : $0 }
-                    output.writeBytes(line)
-                    output.writeStaticString("\n\n")
-                }
-            }
+            return relay(json, into: &output)
+        case .joined(var lines):
+            // JSON knows no raw line feed inside a string, so between its tokens a space serves as well.
+            for index in lines.indices where lines[index] == UInt8(ascii: "\n") { lines[index] = UInt8(ascii: " ") }
+            return lines.withUnsafeBytes { relay($0, into: &output) }
         }
     }
 
-    private mutating func relay(
-        _ json: UnsafeRawBufferPointer, into output: inout ByteBuffer, write: ([BodyEdit], inout ByteBuffer) -> Void
-    ) -> Outcome {
-        guard let chunk = scanStreamChunk(json) else { return .invalid("event is not a JSON object") }
+    private mutating func relay(_ json: UnsafeRawBufferPointer, into output: inout ByteBuffer) -> Outcome {
+        guard let chunk = scanStreamChunk(json, dialect: dialect) else {
+            return .invalid("event is not a JSON object")
+        }
         if chunk.isError {
             return .nodeError(
-                rebuildStreamError(json, upstreamModel: upstreamModelName, publicModel: publicModelName))
+                rebuildStreamError(
+                    json, upstreamModel: upstreamModelName, publicModel: publicModelName, dialect: dialect,
+                    requestID: requestID))
         }
-        if case .value = chunk.usage { usage = chunk.usage }
+        if let fields = chunk.usageFields {
+            // Only Anthropic's events tell a part each; of others the last one counts, whole.
+            if dialect == .anthropic, usageFields != nil { usageFields?.merge(fields) } else { usageFields = fields }
+        }
         contentEvents += chunk.choicesWithContent
+        textEvents += chunk.choicesWithText
         guard contentEvents <= completionTokensMax else { return .overrun }
-        switch chunk.relay(json, publicModel: publicModel, clientWantsUsage: clientWantsUsage) {
-        case .drop: break
-        case .pass: write([], &output)
-        case .edits(let edits): write(edits, &output)
+        let edits: [BodyEdit]
+        switch chunk.relay(json, publicModel: publicModel, clientWantsUsage: clientWantsUsage || dialect != .openAI) {
+        case .drop: return .open
+        case .pass: edits = []
+        case .edits(let found): edits = found
         }
+        if chunk.isLast {
+            write(json, chunk.eventName, edits, into: &lastEvent)
+            return .done
+        }
+        write(json, chunk.eventName, edits, into: &output)
         return .open
+    }
+
+    /// Framed anew: a node's own fields (`retry`, `id`) would steer the client. The event's name is what its data say.
+    private func write(
+        _ json: UnsafeRawBufferPointer, _ name: Range<Int>?, _ edits: [BodyEdit], into output: inout ByteBuffer
+    ) {
+        if let name {
+            output.writeStaticString("event: ")
+            output.writeBytes(UnsafeRawBufferPointer(rebasing: json[name]))
+            output.writeStaticString("\n")
+        }
+        output.writeEvent(json, edits)
     }
 }
 

@@ -1,27 +1,35 @@
 import Domain
+import OpenAIProtocol
 
 /// What a request asked for, as a metric label. A closed set: an unknown path is `.other`.
-package enum MetricEndpoint: UInt8, Hashable, Sendable, CaseIterable {
-    case chatCompletions, completions, embeddings, models, account, other
+package struct MetricEndpoint: Hashable, Sendable, CaseIterable {
+    /// nil for what is none of ours.
+    private let endpoint: Endpoint?
 
-    package var label: String {
-        switch self {
-        case .chatCompletions: "chat_completions"
-        case .completions: "completions"
-        case .embeddings: "embeddings"
-        case .models: "models"
-        case .account: "account"
-        case .other: "other"
-        }
+    package init(_ endpoint: Endpoint) {
+        // One card or all of them: the same work.
+        self.endpoint = endpoint == .model ? .models : endpoint
     }
+
+    private init() { endpoint = nil }
+
+    package static let other = MetricEndpoint()
+    package static let allCases: [MetricEndpoint] =
+        Endpoint.allCases.filter { $0 != .model }.map(MetricEndpoint.init) + [other]
+
+    package var label: String { endpoint?.label ?? "other" }
+
+    /// Below ``indexCount``, its own.
+    var index: Int { endpoint?.rawValue ?? Endpoint.allCases.count }
+    static let indexCount = Endpoint.allCases.count + 1
 
     /// OpenTelemetry's `gen_ai.operation.name`.
     var operation: MetricOperation {
-        switch self {
-        case .chatCompletions: .chat
+        switch endpoint {
+        case .chatCompletions, .responses, .messages: .chat
         case .completions: .textCompletion
         case .embeddings: .embeddings
-        case .models, .account, .other: .other
+        case .rerank, .score, .tokenize, .detokenize, .models, .model, .description, nil: .other
         }
     }
 }

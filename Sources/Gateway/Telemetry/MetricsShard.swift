@@ -114,7 +114,7 @@ package struct MetricsSnapshot: Sendable {
     /// The first is `other`. Only ever appended to, so an index keeps its meaning.
     fileprivate(set) var models = [MetricsShard.otherModel]
     fileprivate(set) var requests = ContiguousArray<Int64>(
-        repeating: 0, count: MetricEndpoint.allCases.count * statusClasses * RequestOutcome.allCases.count)
+        repeating: 0, count: MetricEndpoint.indexCount * statusClasses * RequestOutcome.allCases.count)
     fileprivate(set) var refusals = ContiguousArray<Int64>(repeating: 0, count: failures)
     fileprivate(set) var counters = ContiguousArray<Int64>(repeating: 0, count: MetricCounter.allCases.count)
     fileprivate(set) var gauges = ContiguousArray<Int64>(repeating: 0, count: MetricGauge.allCases.count)
@@ -178,7 +178,7 @@ package struct MetricsSnapshot: Sendable {
     }
 
     static func requestSeries(_ endpoint: MetricEndpoint, statusClass: Int, _ outcome: RequestOutcome) -> Int {
-        let row = Int(endpoint.rawValue) * statusClasses + min(max(statusClass, 1), statusClasses) - 1
+        let row = endpoint.index * statusClasses + min(max(statusClass, 1), statusClasses) - 1
         return row * RequestOutcome.allCases.count + Int(outcome.rawValue)
     }
 

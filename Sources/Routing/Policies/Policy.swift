@@ -24,6 +24,7 @@ extension Policy {
         cost: (NodeLoad) -> Int64
     ) -> Int? {
         let excluded = request.excluded
+        let engines = request.engines
         var best = -1
         var bestCost = Int64.max
         var bestDistance = Int64.max
@@ -32,7 +33,7 @@ extension Policy {
             let index = Int(candidates[position])
             position = position + 1 == candidates.count ? 0 : position + 1
             let load = loads[index]
-            if !load.isOpen { continue }
+            if !load.isOpen || engines.isDisjoint(with: load.engine) { continue }
             let cost = cost(load)
             if cost > bestCost { continue }
             if cost == bestCost && best >= 0 && load.rttNanoseconds >= bestDistance { continue }

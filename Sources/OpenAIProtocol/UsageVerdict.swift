@@ -1,0 +1,64 @@
+import Domain
+
+/// What to bill: the node's word where it can be true, else the gateway's own count.
+package struct UsageVerdict: Hashable, Sendable {
+    package var usage: TokenUsage
+    /// The ledger says so of the entry.
+    package var isEstimated: Bool
+    /// The node said what cannot be.
+    package var isDistrusted: Bool
+
+    package init(usage: TokenUsage, isEstimated: Bool, isDistrusted: Bool) {
+        self.usage = usage
+        self.isEstimated = isEstimated
+        self.isDistrusted = isDistrusted
+    }
+
+    /// What the gateway knows of an answer by itself.
+    package struct OwnCount: Hashable, Sendable {
+        /// Never above the bounds.
+        package var usage: TokenUsage
+        /// Whether anything was generated.
+        package var hasContent: Bool
+        /// Pieces of text that came one by one; each is a token at least. 0 where the answer came whole.
+        package var textEvents: Int
+
+        package init(usage: TokenUsage, hasContent: Bool, textEvents: Int) {
+            self.usage = usage
+            self.hasContent = hasContent
+            self.textEvents = textEvents
+        }
+    }
+
+    /// - Parameters:
+    ///   - own: Billed where the node says nothing, or contradicts the bounds, its own answer or what is known of its
+    ///     engine.
+    ///   - choices: How many answers the request asked for, all prompts together.
+    package static func judge(
+        _ reported: ReportedUsage, own: OwnCount, promptTokensMax: Int, completionTokensMax: Int, generates: Bool,
+        engine: Engine, choices: Int, prompts: Int
+    ) -> UsageVerdict {
+        let estimate = UsageVerdict(usage: own.usage, isEstimated: true, isDistrusted: false)
+        let distrusted = UsageVerdict(usage: own.usage, isEstimated: true, isDistrusted: true)
+        switch reported {
+        case .absent, .null: return estimate
+        case .malformed: return distrusted
+        case .value(let usage):
+            guard usage.isPlausible(promptTokensMax: promptTokensMax, completionTokensMax: completionTokensMax) else {
+                return distrusted
+            }
+            guard generates else { return UsageVerdict(usage: usage, isEstimated: false, isDistrusted: false) }
+            // llama.cpp reports the tokens of one choice, whatever their number (measured).
+            if engine == .llamacpp, choices > 1 {
+                var counted = prompts > 1 ? own.usage : usage
+                counted.completionTokens = max(usage.completionTokens, own.usage.completionTokens)
+                return UsageVerdict(usage: counted, isEstimated: true, isDistrusted: false)
+            }
+            // A server may split the last token of a choice, when text that it held back turns out not to be a stop.
+            let contradictsItself =
+                own.hasContent && usage.completionTokens == 0 || own.textEvents > usage.completionTokens + choices
+            guard !contradictsItself else { return distrusted }
+            return UsageVerdict(usage: usage, isEstimated: false, isDistrusted: false)
+        }
+    }
+}
