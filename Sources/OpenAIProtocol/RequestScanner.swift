@@ -43,7 +43,9 @@ struct RequestReader {
     private var maxTokens: (value: Int?, span: Range<Int>)?
     private var maxCompletionTokens: (value: Int?, span: Range<Int>)?
     private var n = 1
+    private var nSpan: Range<Int>?
     private var bestOf: Int?
+    private var bestOfSpan: Range<Int>?
     private var promptSpan: Range<Int>?
     private var promptCount = 1
     private var toolsSpan: Range<Int>?
@@ -155,8 +157,8 @@ struct RequestReader {
             }
         case .maxTokens: maxTokens = (tokenLimit("max_tokens", span, kind), span)
         case .maxCompletionTokens: maxCompletionTokens = (tokenLimit("max_completion_tokens", span, kind), span)
-        case .n: n = choiceCount("n", span, kind) ?? 1
-        case .bestOf: bestOf = choiceCount("best_of", span, kind)
+        case .n: (n, nSpan) = (choiceCount("n", span, kind) ?? 1, span)
+        case .bestOf: (bestOf, bestOfSpan) = (choiceCount("best_of", span, kind), span)
         case .cacheSalt:
             cacheSaltSpan = span
             if kind != .null { steering.append(SteeringField(key: .cacheSalt, value: steeringValue(span))) }
@@ -313,7 +315,8 @@ struct RequestReader {
             endpoint: endpoint, bodyBytes: body.count, insertionOffset: insertionOffset, model: model.text,
             modelSpan: model.span, stream: stream, streamOptions: streamOptions, includeUsage: includeUsage,
             maxTokens: maxTokens?.value ?? maxCompletionTokens?.value, maxTokensSpan: maxTokens?.span,
-            maxCompletionTokensSpan: maxCompletionTokens?.span, n: n, bestOf: bestOf, promptCount: promptCount,
+            maxCompletionTokensSpan: maxCompletionTokens?.span, n: n, nSpan: nSpan, bestOf: bestOf,
+            bestOfSpan: bestOfSpan, promptCount: promptCount,
             choices: perPrompt * promptCount, contentParts: contentParts, steering: steering,
             cacheSaltSpan: cacheSaltSpan, sessionKey: promptCacheKey ?? user, promptSpan: promptSpan,
             toolsSpan: toolsSpan, keyHashes: keyHashes)
