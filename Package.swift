@@ -12,6 +12,8 @@ let nio: [Target.Dependency] = [
     .product(name: "NIOPosix", package: "swift-nio"),
 ]
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
+let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
+let nioTLS: Target.Dependency = .product(name: "NIOTLS", package: "swift-nio")
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
@@ -22,6 +24,7 @@ let package = Package(
     products: [.executable(name: "tollgate", targets: ["tollgate"])],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.6"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
         .package(url: "https://github.com/hummingbird-project/hummingbird.git", from: "2.28.1", traits: []),
@@ -46,7 +49,8 @@ let package = Package(
         .target(
             name: "Gateway",
             dependencies: [
-                "Domain", "JSON", "OpenAIProtocol", "Routing", "Billing", "Redis", "COpenSSL", nioHTTP1, logging,
+                "Domain", "JSON", "OpenAIProtocol", "Routing", "Billing", "Redis", "COpenSSL", nioHTTP1, nioSSL,
+                nioTLS, logging,
                 .product(name: "Yams", package: "Yams"),
             ] + nio,
             resources: [.embedInCode("Stores/Scripts"), .embedInCode("OpenAPI/openapi.yaml")],
@@ -90,7 +94,7 @@ let package = Package(
         .testTarget(name: "RedisTests", dependencies: ["Redis", "Support", nioEmbedded], swiftSettings: strict),
         .testTarget(
             name: "GatewayTests",
-            dependencies: ["Gateway", "Support", nioEmbedded, nioHTTP1],
+            dependencies: ["Gateway", "Support", nioEmbedded, nioHTTP1, nioSSL],
             swiftSettings: strict
         ),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Support"], swiftSettings: strict),

@@ -116,6 +116,9 @@ package struct KeySecret: Sendable, CustomStringConvertible, CustomReflectable {
 
 /// What the directory knows of a key. What the key may do lives with its org and is checked again by every SYNC.
 package struct KeyRecord: Hashable, Sendable {
+    /// Models that one key can be restricted to.
+    package static let modelsMax = 64
+
     package var id: KeyID
     package var org: OrgID
     /// HMAC-SHA256(pepper, secret): 32 bytes.
@@ -127,10 +130,12 @@ package struct KeyRecord: Hashable, Sendable {
     /// As of the look-up, so that a suspended org hears of it before its request is read any further; a SYNC has the
     /// last word.
     package var isOrgSuspended: Bool
+    /// What the key may use, by id; nil for every model.
+    package var models: Set<ModelID>?
 
     package init(
         id: KeyID, org: OrgID, digest: [UInt8], pepperID: String, lastFour: String, isActive: Bool,
-        isOrgSuspended: Bool = false
+        isOrgSuspended: Bool = false, models: Set<ModelID>? = nil
     ) {
         self.id = id
         self.org = org
@@ -139,5 +144,8 @@ package struct KeyRecord: Hashable, Sendable {
         self.lastFour = lastFour
         self.isActive = isActive
         self.isOrgSuspended = isOrgSuspended
+        self.models = models
     }
+
+    package func mayUse(_ model: ModelID) -> Bool { models?.contains(model) ?? true }
 }

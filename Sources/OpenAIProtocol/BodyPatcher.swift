@@ -13,6 +13,8 @@ package struct PatchPlan: Sendable {
     package var cacheSalt: String?
     /// Members for keys on which the client is silent; their values are JSON.
     package var defaults: [(key: String, json: [UInt8])]
+    /// The choices of one prompt where the client asked for more than the model's clamp: written over the client's own.
+    package var choicesClamp: Int?
     /// Decides under which names the limit goes upstream.
     package var engine: Engine
 
@@ -47,6 +49,7 @@ extension ScannedRequest {
             if plan.forceStreamUsage, stream, endpoint.dialect == .openAI { askForUsage(&edits, &inserted) }
             if let maxTokens = plan.maxTokens { limit(maxTokens, endpoint, plan.engine, &edits, &inserted) }
         }
+        if let clamp = plan.choicesClamp { limitChoices(clamp, &edits) }
         if let salt = plan.cacheSalt {
             let json = JSONWriter.encoded(salt)
             if let cacheSaltSpan {
@@ -93,6 +96,14 @@ extension ScannedRequest {
         }
         let isEnough = limitSpans[.maxCompletionTokens] != nil && endpoint == .chatCompletions && engine == .openai
         if limitSpans[fields[0]] == nil, !isEnough { Self.append(fields[0].rawValue, json, to: &inserted) }
+    }
+
+    /// A client's `n` and `best_of` above the clamp become the clamp.
+    private func limitChoices(_ clamp: Int, _ edits: inout [BodyEdit]) {
+        var json: [UInt8] = []
+        JSONWriter.append(integer: Int64(clamp), to: &json)
+        if let nSpan, n >= clamp { edits.append(BodyEdit(replacing: nSpan, with: json)) }
+        if let bestOfSpan, let bestOf, bestOf >= clamp { edits.append(BodyEdit(replacing: bestOfSpan, with: json)) }
     }
 
     private static func append(_ key: String, _ json: [UInt8], to bytes: inout [UInt8]) {

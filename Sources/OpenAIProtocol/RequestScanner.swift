@@ -44,7 +44,9 @@ struct RequestReader {
     private var maxTokens: (value: Int, name: String)?
     private var limitsDisagree: Failure?
     private var n = 1
+    private var nSpan: Range<Int>?
     private var bestOf: Int?
+    private var bestOfSpan: Range<Int>?
     private var promptSpan: Range<Int>?
     private var promptCount = 1
     /// Tokens that the prompt has whatever the vocabulary: those given as numbers.
@@ -178,8 +180,8 @@ struct RequestReader {
             default: note("'stream' must be a boolean, not \(kind.name).", "stream")
             }
         case .limit(let field): readLimit(field, span, kind)
-        case .n: n = choiceCount("n", span, kind) ?? 1
-        case .bestOf: bestOf = choiceCount("best_of", span, kind)
+        case .n: (n, nSpan) = (choiceCount("n", span, kind) ?? 1, span)
+        case .bestOf: (bestOf, bestOfSpan) = (choiceCount("best_of", span, kind), span)
         case .cacheSalt:
             cacheSaltSpan = span
             if kind != .null { steering.append(SteeringField(key: .cacheSalt, value: steeringValue(span))) }
@@ -407,8 +409,9 @@ struct RequestReader {
         return ScannedRequest(
             endpoint: endpoint, bodyBytes: body.count, insertionOffset: insertionOffset, model: model.text,
             modelSpan: model.span, stream: stream, streamOptions: streamOptions, includeUsage: includeUsage,
-            maxTokens: maxTokens?.value, limitSpans: limits, n: n, bestOf: bestOf, promptCount: promptCount,
-            choices: perPrompt * promptCount, contentParts: contentParts, repeatedBytes: repeatedBytes,
+            maxTokens: maxTokens?.value, limitSpans: limits, n: n, nSpan: nSpan, bestOf: bestOf,
+            bestOfSpan: bestOfSpan, promptCount: promptCount, choices: perPrompt * promptCount,
+            contentParts: contentParts, repeatedBytes: repeatedBytes,
             promptTokensMin: promptTokensMin, steering: steering, cacheSaltSpan: cacheSaltSpan,
             sessionKey: promptCacheKey ?? user, promptSpan: promptSpan, toolsSpan: toolsSpan, keyHashes: keyHashes)
     }

@@ -37,7 +37,11 @@ package struct ScannedRequest: Hashable, Sendable {
     package var limitSpans: LimitSpans
 
     package var n: Int
+    /// The value of `n`, null included; for clamps.
+    package var nSpan: Range<Int>?
     package var bestOf: Int?
+    /// The value of `best_of`, null included; for clamps.
+    package var bestOfSpan: Range<Int>?
     /// Prompts of a completion, inputs of an embedding, pairs of a comparison, 1 for a chat.
     package var promptCount: Int
     /// How often max tokens can be generated: completion tokens never pass `choices` x max tokens. For embeddings, the

@@ -46,6 +46,8 @@ package struct Router: Sendable {
     /// Picks a node and counts the request's work as in flight there.
     package mutating func decide(_ request: RoutingRequest, now: MonotonicTime) -> RoutingDecision {
         guard let model = fleet.modelIndex(of: request.model) else { return .refuse(.modelNotServed) }
+        var request = request
+        if !request.excluded.isEmpty { request.excluded = request.excluded.current(in: fleet) }
         guard !inflight.isFull else { return .refuse(.allAtConcurrency) }
         let candidates = fleet.servers(ofModelIndex: model)
         let rotation = random.below(candidates.count)
@@ -187,6 +189,18 @@ package struct Router: Sendable {
         fleet.models.filter { model in
             guard let index = fleet.modelIndex(of: model) else { return false }
             return fleet.servers(ofModelIndex: index).contains { loads[Int($0)].takesRequests }
+        }
+    }
+
+    /// Whether a node outside `excluded` takes requests for the model; one at its concurrency counts, since that passes.
+    package func takesRequests(
+        _ model: ModelID, on engines: EngineSet = .all, excluding excluded: NodeSet = NodeSet()
+    ) -> Bool {
+        guard let index = fleet.modelIndex(of: model) else { return false }
+        let excluded = excluded.isEmpty ? excluded : excluded.current(in: fleet)
+        return fleet.servers(ofModelIndex: index).contains {
+            loads[Int($0)].takesRequests && !engines.isDisjoint(with: loads[Int($0)].engine)
+                && !excluded.contains(Int($0))
         }
     }
 

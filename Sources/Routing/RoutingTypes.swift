@@ -32,6 +32,7 @@ package struct NodeSet: Hashable, Sendable {
     package static let capacity = 8
 
     private var indexes = SIMD8<Int32>(repeating: -1)
+    private var generations = SIMD8<UInt32>(repeating: 0)
     package private(set) var count = 0
 
     package init() {}
@@ -39,10 +40,26 @@ package struct NodeSet: Hashable, Sendable {
     package var isEmpty: Bool { count == 0 }
 
     /// A full set stays as it is.
-    package mutating func insert(_ index: Int) {
-        guard count < Self.capacity, !contains(index) else { return }
-        indexes[count] = Int32(truncatingIfNeeded: index)
-        count += 1
+    ///
+    /// - Parameter generation: Whose the index was (``Assignment/generation``); 0 names whoever has it.
+    package mutating func insert(_ index: Int, generation: UInt32 = 0) {
+        let held = (0..<count).first { indexes[$0] == Int32(truncatingIfNeeded: index) }
+        guard let position = held ?? (count < Self.capacity ? count : nil) else { return }
+        indexes[position] = Int32(truncatingIfNeeded: index)
+        generations[position] = generation
+        if held == nil { count += 1 }
+    }
+
+    /// Without the indexes that have gone to other nodes since: a reload in mid-request must not exclude a newcomer.
+    package func current(in fleet: FleetSnapshot) -> NodeSet {
+        var kept = NodeSet()
+        for position in 0..<count {
+            let index = Int(indexes[position])
+            guard generations[position] == 0 || fleet.generations.indices.contains(index) else { continue }
+            guard generations[position] == 0 || fleet.generations[index] == generations[position] else { continue }
+            kept.insert(index, generation: generations[position])
+        }
+        return kept
     }
 
     package func contains(_ index: Int) -> Bool {

@@ -8,6 +8,7 @@ private typealias Machine = RequestStateMachine
 /// What can happen to a request, as the table drives it.
 private enum Event: CaseIterable {
     case keyAuthenticated, bodyCompleted, answeredLocally, prepared, refused, holdGranted, dispatched
+    case fallbackChosen
     case attemptFailedRetryable, attemptFailed, answerCompleted, answerBegan, streamCompleted
     case interruptedEmpty, interruptedDelivered, clientClosed, expiredEmpty, expiredDelivered
 
@@ -20,6 +21,7 @@ private enum Event: CaseIterable {
         case .refused: machine.refused(failure)
         case .holdGranted: machine.holdGranted()
         case .dispatched: machine.dispatched()
+        case .fallbackChosen: machine.fallbackChosen()
         case .attemptFailedRetryable: machine.attemptFailed(failure, mayRetry: true)
         case .attemptFailed: machine.attemptFailed(failure, mayRetry: false)
         case .answerCompleted: machine.answerCompleted()
@@ -89,7 +91,8 @@ private let table: [String: [Event: Machine.Action]] = [
         .expiredEmpty: exit(.abandon, .error(failure)), .expiredDelivered: exit(.abandon, .error(failure)),
     ],
     "routing": [
-        .dispatched: .none, .refused: exit(.release, .error(failure)), .clientClosed: exit(.release, .none),
+        .dispatched: .none, .fallbackChosen: .exchangeHold, .refused: exit(.release, .error(failure)),
+        .clientClosed: exit(.release, .none),
         .expiredEmpty: exit(.release, .error(failure)), .expiredDelivered: exit(.release, .error(failure)),
     ],
     "awaiting": [
@@ -165,6 +168,23 @@ private let illegalExits: [String: Machine.Action] = [
             if case .exit = machine.clientClosed() { exits += 1 }
             #expect(exits == 1)
         }
+    }
+
+    @Test func aFallbackReservesAnewAndKeepsTheCountOfAttempts() {
+        var machine = machine(in: "awaiting")
+        #expect(machine.attemptFailed(failure, mayRetry: true) == .route)
+        #expect(machine.fallbackChosen() == .exchangeHold)
+        #expect(machine.state == .reserving)
+        #expect(machine.clientClosed() == exit(.abandon, .none))
+        machine = RequestStateMachine()
+        let events: [Event] = [
+            .keyAuthenticated, .bodyCompleted, .prepared, .holdGranted, .dispatched, .attemptFailedRetryable,
+            .fallbackChosen,
+        ]
+        for event in events { _ = event.apply(to: &machine) }
+        #expect(machine.holdGranted() == .route)
+        #expect(machine.dispatched() == .none)
+        #expect(machine.attempts == 2)
     }
 
     @Test func aRetryCountsItsAttempts() {

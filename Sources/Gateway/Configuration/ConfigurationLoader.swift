@@ -60,7 +60,7 @@ package enum ConfigurationLoader {
 
     // MARK: Inside
 
-    private struct FileFailure: Error {
+    struct FileFailure: Error {
         let message: String
     }
 
@@ -68,7 +68,8 @@ package enum ConfigurationLoader {
         ConfigurationFailure(problems: [ConfigurationProblem(file: file, line: nil, key: "", message: message)])
     }
 
-    private static func contents(of file: String) throws(FileFailure) -> [UInt8] {
+    /// A whole file; its name is the caller's to say.
+    static func contents(of file: String, bytesMax: Int = fileBytesMax) throws(FileFailure) -> [UInt8] {
         func failure() -> FileFailure { FileFailure(message: "cannot be read: \(String(cString: strerror(errno)))") }
         let descriptor = open(file, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw failure() }
@@ -81,8 +82,8 @@ package enum ConfigurationLoader {
             guard count >= 0 else { throw failure() }
             guard count > 0 else { return bytes }
             bytes += chunk[..<count]
-            guard bytes.count <= fileBytesMax else {
-                throw FileFailure(message: "is larger than \(fileBytesMax >> 20) MiB")
+            guard bytes.count <= bytesMax else {
+                throw FileFailure(message: "is larger than \(bytesMax >> 20) MiB")
             }
         }
     }

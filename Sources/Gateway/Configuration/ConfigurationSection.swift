@@ -158,6 +158,58 @@ final class ConfigurationSection {
         }
     }
 
+    /// The scalars in the list under `key`, each parsed; none where the key is absent. One that is there twice, or more
+    /// than `countMax`, are problems.
+    func values<Value: Hashable>(
+        _ key: String, countMax: Int, _ parse: (String) throws(UnitFailure) -> Value
+    ) -> [Value] {
+        guard let entry = entry(key) else { return [] }
+        guard case .sequence(let sequence) = entry.node else {
+            problem(key, "must be a list: write [a, b]")
+            return []
+        }
+        guard sequence.count <= countMax else {
+            problem(key, "has \(sequence.count) entries; at most \(countMax) are allowed")
+            return []
+        }
+        var values: [Value] = []
+        for (index, node) in sequence.enumerated() {
+            let line = node.mark?.line ?? entry.line
+            let path = "\(keyPath(key))[\(index)]"
+            guard case .scalar(let scalar) = node, !Self.isNull(node) else {
+                findings.problem(line: line, key: path, "must be a single value")
+                continue
+            }
+            guard let text = findings.interpolated(scalar.string, line: line, key: path) else { continue }
+            do throws(UnitFailure) {
+                let value = try parse(text)
+                if values.contains(value) {
+                    findings.problem(line: line, key: path, "\"\(Self.shown(scalar.string))\" is listed twice")
+                } else {
+                    values.append(value)
+                }
+            } catch {
+                findings.problem(line: line, key: path, "\"\(Self.shown(scalar.string))\" \(error.message)")
+            }
+        }
+        return values
+    }
+
+    /// The value under `key` as JSON: scalars, lists and maps. nil where the key is absent or its value is a problem.
+    func json(_ key: String, bytesMax: Int, depthMax: Int) -> [UInt8]? {
+        guard let entry = entry(key) else { return nil }
+        var writer = ConfigurationJSON(bytesMax: bytesMax, depthMax: depthMax)
+        do throws(UnitFailure) {
+            try writer.write(entry.node) { text in
+                findings.interpolated(text, line: entry.line, key: keyPath(key))
+            }
+            return writer.bytes
+        } catch {
+            if !error.message.isEmpty { problem(key, error.message) }
+            return nil
+        }
+    }
+
     /// The section's own keys, for mappings whose keys are names. They all become known.
     func names() -> [String] {
         for entry in entries { known.append(entry.key) }

@@ -32,7 +32,7 @@ struct ConfigurationSections {
         let retry = readRetry()
         let stream = readStream()
         readLeases()
-        let fleet = FleetSections(root: root)
+        let fleet = FleetSections(root: root, file: findings.file, authorities: NodeAuthorities())
         let models = fleet.readModels()
         let sites = fleet.readSites()
         let nodes = fleet.readNodes(models: Set(models.map(\.id)), sites: Set(sites.map(\.id)))

@@ -129,14 +129,16 @@ package enum ConfigurationUnits {
         return ListenAddress(host: host, port: port)
     }
 
-    /// `http://host[:port][/base]`.
+    /// `http://host[:port][/base]`, or `https://`.
     package static func nodeURL(_ text: String) throws(UnitFailure) -> NodeURL {
         guard !text.contains("@") else {
             throw UnitFailure("must not carry a user or password: use api_key", isSecret: true)
         }
-        if text.hasPrefix("https://") { throw UnitFailure("https to nodes is not built yet: use http://") }
-        guard text.hasPrefix("http://") else { throw UnitFailure("must begin with http://") }
-        let rest = text.dropFirst("http://".count)
+        let isSecure = text.hasPrefix("https://")
+        guard isSecure || text.hasPrefix("http://") else {
+            throw UnitFailure("must begin with http:// or https://")
+        }
+        let rest = text.dropFirst(isSecure ? "https://".count : "http://".count)
         guard rest.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: "?") && $0 != UInt8(ascii: "#") })
         else { throw UnitFailure("must be host, port and path only, in printable ASCII without ? and #") }
         let authority = rest.prefix { $0 != "/" }
@@ -148,7 +150,7 @@ package enum ConfigurationUnits {
         guard !path.hasSuffix("/v1") else {
             throw UnitFailure("ends in /v1, which the gateway appends itself: remove it")
         }
-        return NodeURL(host: host, port: port ?? 80, basePath: String(path))
+        return NodeURL(host: host, port: port ?? (isSecure ? 443 : 80), basePath: String(path), isSecure: isSecure)
     }
 
     /// What a node calls a model: it is put into a JSON string, and a path or repository name is all that engines use.

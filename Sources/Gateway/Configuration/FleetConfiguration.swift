@@ -1,10 +1,17 @@
 import Domain
+import OpenAIProtocol
 import Routing
 
 /// A model as customers ask for it.
 package struct ModelConfiguration: Hashable, Sendable {
     package static let tokensMax = 100_000_000
     package static let maxOutputTokensDefault = 8_192
+    package static let aliasesMax = 64
+    package static let fallbacksMax = 8
+    package static let defaultsMax = 64
+    /// All defaults of a model together, as JSON.
+    package static let defaultsBytesMax = 16 << 10
+    package static let defaultsDepthMax = 16
 
     package var id: ModelID
     /// Prompt and output together; nil where the node is left to judge.
@@ -15,6 +22,17 @@ package struct ModelConfiguration: Hashable, Sendable {
     package var imageTokensMax: Int
     /// Reserved for the chat template, a conversation.
     package var templateTokensMax: Int
+    /// Other names for it; no other model has them as id or alias.
+    package var aliases: [ModelID] = []
+    /// Models that serve in its place while no node of its own takes requests, in this order. They exist, and lead back
+    /// to it in no way.
+    package var fallbacks: [ModelID] = []
+    /// Sent where the client is silent, on endpoints that generate; in the order of the file.
+    package var defaults: [ModelDefault] = []
+    /// Above what a client's values are lowered. `maxTokens` is at least ``maxOutputTokens``.
+    package var clamps = RequestClamps.none
+    /// Overrides `timeouts.connect`.
+    package var connect: Duration?
     /// Overrides `timeouts.first_byte`.
     package var firstByte: Duration?
     /// Overrides `timeouts.stream_idle`.
@@ -35,6 +53,18 @@ package struct ModelConfiguration: Hashable, Sendable {
         self.firstByte = firstByte
         self.streamIdle = streamIdle
         self.price = price
+    }
+}
+
+/// A request field that a model's configuration sets where the client is silent.
+package struct ModelDefault: Hashable, Sendable {
+    package var key: String
+    /// The value, as it goes into the body.
+    package var json: [UInt8]
+
+    package init(key: String, json: [UInt8]) {
+        self.key = key
+        self.json = json
     }
 }
 
@@ -81,10 +111,12 @@ package struct NodeConfiguration: Hashable, Sendable {
     package var maxConcurrency: Int
     /// Sent as a bearer token to the node.
     package var apiKey: Secret?
+    /// Whom to trust where ``url`` is `https://`; nil where it is not.
+    package var trust: NodeTrust?
 
     package init(
         id: NodeID, site: SiteID, url: NodeURL, engine: Engine, speedClass: String = "default", models: [ServedModel],
-        maxConcurrency: Int = Self.maxConcurrencyDefault, apiKey: Secret? = nil
+        maxConcurrency: Int = Self.maxConcurrencyDefault, apiKey: Secret? = nil, trust: NodeTrust? = nil
     ) {
         self.id = id
         self.site = site
@@ -94,27 +126,31 @@ package struct NodeConfiguration: Hashable, Sendable {
         self.models = models
         self.maxConcurrency = maxConcurrency
         self.apiKey = apiKey
+        self.trust = trust
     }
 }
 
-/// Where a node's HTTP server listens: `http://host:port/base`.
+/// Where a node's HTTP server listens: `http://host:port/base`, or `https://`.
 package struct NodeURL: Hashable, Sendable, CustomStringConvertible {
     /// A name or an IP literal, without the brackets of IPv6.
     package var host: String
     package var port: Int
     /// Empty, or begins with a slash and does not end with one: `/v1` is appended to it.
     package var basePath: String
+    /// `https://`.
+    package var isSecure: Bool
 
-    package init(host: String, port: Int, basePath: String = "") {
+    package init(host: String, port: Int, basePath: String = "", isSecure: Bool = false) {
         self.host = host
         self.port = port
         self.basePath = basePath
+        self.isSecure = isSecure
     }
 
     /// What the `Host` header says.
     package var authority: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
 
-    package var description: String { "http://\(authority)\(basePath)" }
+    package var description: String { "\(isSecure ? "https" : "http")://\(authority)\(basePath)" }
 }
 
 extension NodeConfiguration {

@@ -6,23 +6,24 @@ struct FleetSections {
     private typealias Units = ConfigurationUnits
 
     let root: ConfigurationSection
+    /// The file's own name: other files are named relative to it.
+    let file: String
+    let authorities: NodeAuthorities
 
     // MARK: Models
 
     func readModels() -> [ModelConfiguration] {
         var seen: Set<ModelID> = []
-        return root.sections("models", countMax: GatewayConfiguration.modelsMax).compactMap { section in
+        let models = root.sections("models", countMax: GatewayConfiguration.modelsMax).compactMap { section in
             let model = readModel(section)
             section.finish()
-            return unique(model, in: section, id: \.id, seen: &seen)
+            return unique(model, in: section, id: \.id, seen: &seen).map { (section: section, model: $0) }
         }
+        checkNames(models)
+        return models.map(\.model)
     }
 
     private func readModel(_ section: ConfigurationSection) -> ModelConfiguration? {
-        section.notBuiltYet(["aliases"], "aliases of models are")
-        section.notBuiltYet(["clamps"], "clamps are")
-        section.notBuiltYet(["fallbacks"], "fallbacks to other models are")
-        section.notBuiltYet(["defaults"], "defaults of request fields are")
         section.notBuiltYet(["tokenizer"], "tokenizers are")
         let tokens = Units.integer(in: 1...ModelConfiguration.tokensMax)
         let id = section.required("id", Units.identifier(ModelID.self))
@@ -37,16 +38,29 @@ struct FleetSections {
 
         let timeouts = section.section("timeouts")
         let duration = Units.duration(in: .milliseconds(10)...TimeoutsConfiguration.durationMax)
+        let connect = timeouts.value("connect", duration)
         let firstByte = timeouts.value("first_byte", duration)
         let streamIdle = timeouts.value("stream_idle", duration)
         timeouts.finish()
+
+        let clamps = readClamps(section, maxOutputTokens: namedOutputTokens)
+        let aliases = section.values("aliases", countMax: ModelConfiguration.aliasesMax, Units.identifier(ModelID.self))
+        let fallbacks = section.values(
+            "fallbacks", countMax: ModelConfiguration.fallbacksMax, Units.identifier(ModelID.self))
+        let defaults = readDefaults(section)
 
         let price = section.has("price") ? readPrice(section.section("price")) : nil
         guard let id else { return nil }
         var model = ModelConfiguration(
             id: id, contextTokens: contextTokens, firstByte: firstByte, streamIdle: streamIdle, price: price)
         model.maxOutputTokens =
-            namedOutputTokens ?? min(ModelConfiguration.maxOutputTokensDefault, contextTokens ?? .max)
+            namedOutputTokens
+            ?? min(ModelConfiguration.maxOutputTokensDefault, contextTokens ?? .max, clamps.maxTokens ?? .max)
+        model.aliases = aliases
+        model.fallbacks = fallbacks
+        model.defaults = defaults
+        model.clamps = clamps
+        model.connect = connect
         imageTokensMax.map { model.imageTokensMax = $0 }
         templateTokensMax.map { model.templateTokensMax = $0 }
         if !section.has("price") {
@@ -108,13 +122,13 @@ struct FleetSections {
     private func readNode(
         _ section: ConfigurationSection, models: Set<ModelID>, sites: Set<SiteID>
     ) -> NodeConfiguration? {
-        section.notBuiltYet(["ca"], "https to nodes is")
         let id = section.required("id", Units.identifier(NodeID.self))
         let site = section.required("site", Units.identifier(SiteID.self))
         if let site, !sites.contains(site) {
             section.problem("site", "\"\(site)\" is not in sites: add it there")
         }
         let url = section.required("url", Units.nodeURL)
+        let trust = readTrust(section, url: url)
         let engine = section.required("engine", Units.word(Engine.self))
         let speedClass = section.value("class", Units.identifier(NodeClass.self))
         let maxConcurrency = section.value(
@@ -130,7 +144,7 @@ struct FleetSections {
         return NodeConfiguration(
             id: id, site: site, url: url, engine: engine, speedClass: speedClass?.rawValue ?? "default",
             models: servedModels, maxConcurrency: maxConcurrency ?? NodeConfiguration.maxConcurrencyDefault,
-            apiKey: apiKey)
+            apiKey: apiKey, trust: trust)
     }
 
     private func readServedModels(_ section: ConfigurationSection, models: Set<ModelID>) -> [ServedModel] {

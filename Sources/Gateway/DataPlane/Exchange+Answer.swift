@@ -84,6 +84,7 @@ extension Exchange: UpstreamDelegate {
         if case .answering = machine.state {
             return interrupt("The connection to the model was lost. Please retry.", .upstreamUnavailable)
         }
+        noteTLSFailure(failure)
         let code: Failure.Code
         let message: String
         switch failure {
@@ -93,7 +94,7 @@ extension Exchange: UpstreamDelegate {
         case .closedBeforeResponse, .closedMidResponse:
             code = .upstreamInvalid
             message = "The model server closed the connection before it answered. Please retry."
-        case .connectTimedOut, .connectFailed, .noAddress, .poolExhausted, .poolClosed:
+        case .connectTimedOut, .connectFailed, .tlsFailed, .noAddress, .poolExhausted, .poolClosed:
             code = .upstreamUnavailable
             message = "No model server could be reached. Please retry."
         }
@@ -108,8 +109,7 @@ extension Exchange: UpstreamDelegate {
         self.failure = failure
         finishAssignment(.failed)
         let mayRetry =
-            machine.attempts < snapshot.configuration.retry.attempts
-            && failure.retry == .otherNode && loop.retryBudget.withdrawRetry()
+            failure.retry == .otherNode && (mayAttempt || hasFallback) && loop.retryBudget.withdrawRetry()
         perform(machine.attemptFailed(failure, mayRetry: mayRetry))
     }
 

@@ -105,9 +105,11 @@ extension Exchange {
     // MARK: Answer
 
     func answerHead(status: Int, contentType: StaticString) -> AnswerHead {
-        AnswerHead(
+        var head = AnswerHead(
             status: status, contentType: contentType, requestID: requestID.description,
             processingMilliseconds: MonotonicTime.now().nanoseconds(since: acceptedAt) / 1_000_000, rates: rates)
+        addModelHeaders(to: &head)
+        return head
     }
 
     private func answer(_ answer: RequestStateMachine.Answer) {
@@ -147,7 +149,7 @@ extension Exchange {
         let status = ErrorEnvelope.status(of: failure.code, upstream: upstreamStatus)
         answerStatus = status
         var head = answerHead(status: status, contentType: "application/json")
-        head.extra = ErrorEnvelope.headers(for: failure)
+        head.extra += ErrorEnvelope.headers(for: failure)
         if failure.code == .methodNotAllowed, case .methodNotAllowed(let allow) = incoming?.route {
             head.extra.append((name: "allow", value: allow))
         }
@@ -160,27 +162,5 @@ extension Exchange {
 
     private func renderedEvent(_ failure: Failure) -> [UInt8] {
         ErrorEnvelope.renderStreamEvent(failure, dialect: dialect, requestID: requestID.description)
-    }
-
-    // MARK: Without a node
-
-    /// `/openapi.yaml`; `/v1/models` and `/v1/models/{id}`: what this gateway serves now.
-    func answerLocally() {
-        if endpoint == .description {
-            heldAnswer = OpenAPIDocument.bytes
-            return perform(machine.answeredLocally())
-        }
-        let served = snapshot.models.filter { !$0.engines.isEmpty && $0.price != nil }
-        let cards = served.map { ModelCard(id: $0.id.rawValue, created: snapshot.createdAtSeconds) }
-        if endpoint == .models {
-            heldAnswer = ByteBuffer(bytes: ModelCard.renderList(cards))
-        } else {
-            let name = endpointArgument ?? ""
-            guard let card = cards.first(where: { $0.id == name }) else {
-                return perform(machine.refused(Failure.unknownModel(name)))
-            }
-            heldAnswer = ByteBuffer(bytes: card.render())
-        }
-        perform(machine.answeredLocally())
     }
 }

@@ -65,35 +65,18 @@ extension Exchange {
         let scanned = try body.withUnsafeReadableBytes { bytes in
             Result { () throws(Failure) in try scanRequest(bytes, endpoint: endpoint) }
         }.get()
-        self.scanned = scanned
-        guard let model = snapshot.model(named: scanned.model), !model.engines.isEmpty else {
-            throw Failure.unknownModel(scanned.model)
-        }
-        self.model = model
-        guard let price = model.price else {
-            throw Failure(
-                .modelNotFound, "The model '\(model.id)' is not for sale yet: it has no price.", parameter: "model",
-                source: .gateway)
-        }
-        self.price = price
-        guard !model.engineSet.isDisjoint(with: endpoint.engines) else {
-            throw Failure(
-                .modelNotFound,
-                "The model '\(model.id)' does not serve \(endpoint.path). Use another model, or an endpoint that it serves.",
-                parameter: "model")
-        }
-        try Steering.check(scanned, engines: model.engines)
-        try bound(scanned, model)
+        try chooseModel(scanned)
     }
 
     /// The true upper bounds that the hold stands on.
-    private func bound(_ scanned: ScannedRequest, _ model: ModelEntry) throws(Failure) {
+    func bound(_ scanned: ScannedRequest, _ model: ModelEntry) throws(Failure) {
         promptTokensEstimate = estimatePromptTokens(bodyBytes: scanned.bodyBytes)
         promptTokensMax = PromptEstimate.promptTokensMax(
             bodyBytes: scanned.bodyBytes, parts: scanned.contentParts, repeatedBytes: scanned.repeatedBytes,
             templateTokensMax: model.configuration.templateTokensMax,
             imageTokensMax: model.configuration.imageTokensMax)
         promptTokensEstimate = min(promptTokensEstimate, promptTokensMax)
+        (maxTokens, completionTokensMax) = (nil, 0)
         guard scanned.endpoint.descriptor.isCharged else {
             promptTokensMax = 0
             promptTokensEstimate = 0
@@ -165,6 +148,7 @@ extension Exchange {
 
     func route() {
         guard let model else { return }
+        guard mayAttempt else { return fallBack(or: failure ?? Failure(RoutingRefusal.allUnhealthy)) }
         let now = MonotonicTime.now()
         let decision = loop.services.router.decide(
             RoutingRequest(
@@ -172,20 +156,21 @@ extension Exchange {
                 engines: endpoint?.engines ?? .all, excluded: tried),
             now: now)
         switch decision {
-        case .refuse(let refusal): perform(machine.refused(failure ?? Failure(refusal)))
+        case .refuse(.allAtConcurrency): perform(machine.refused(failure ?? Failure(.allAtConcurrency)))
+        case .refuse(let refusal): fallBack(or: failure ?? Failure(refusal))
         case .dispatch(let assignment):
             // A node that joined after this request's snapshot was taken is left to younger requests.
             guard let spec = snapshot.fleet.node(assignment), let node = snapshot.nodes[spec.id],
                 let pool = loop.pool(of: spec.id), let name = node.names[model.id]
             else {
                 loop.services.router.finished(assignment, outcome: .aborted, now: now)
-                tried.insert(assignment.nodeIndex)
+                tried.insert(assignment.nodeIndex, generation: assignment.generation)
                 if tried.count < NodeSet.capacity { return route() }
                 return perform(machine.refused(Failure(RoutingRefusal.allUnhealthy)))
             }
             self.assignment = assignment
             self.node = node
-            tried.insert(assignment.nodeIndex)
+            tried.insert(assignment.nodeIndex, generation: assignment.generation)
             dispatch(to: node, pool: pool, modelName: name)
         }
     }
@@ -202,9 +187,10 @@ extension Exchange {
                         Failure(.internalError, "The gateway met an internal error. Please retry.", source: .gateway)))
             }
         }
-        let plan = PatchPlan(
+        var plan = PatchPlan(
             upstreamModel: modelName, maxTokens: endpoint.generates ? maxTokens : nil, forceStreamUsage: scanned.stream,
             cacheSalt: salt, engine: node.engine)
+        addModelFields(to: &plan, endpoint: endpoint)
         let patched = body.applying(scanned.edits(for: plan, endpoint: endpoint))
         let head = node.requestHead(
             endpoint: endpoint, contentLength: patched.readableBytes, requestID: requestID.description, trace: trace,
@@ -214,7 +200,7 @@ extension Exchange {
         perform(machine.dispatched())
         dispatchedAt = MonotonicTime.now()
         if let model { arm(.firstByte, after: model.firstByteNanoseconds) }
-        call = pool.dispatch(UpstreamRequest(head: head, body: patched), delegate: self)
+        call = pool.dispatch(UpstreamRequest(head: head, body: patched, connectTimeout: model?.connect), delegate: self)
     }
 
     private var passableTracestate: String? {
@@ -223,6 +209,7 @@ extension Exchange {
 
     private func resetAnswer() {
         upstreamHead = nil
+        failure = nil
         heldAnswer.clear()
         firstTokenAt = nil
     }
@@ -286,15 +273,11 @@ extension Failure {
 
     init(_ refusal: RoutingRefusal) {
         switch refusal {
-        case .modelNotServed:
-            self.init(
-                .modelNotFound, "The model is not served by any node at the moment.", parameter: "model",
-                source: .gateway)
         case .allAtConcurrency:
             self.init(
                 .noCapacity, "All nodes that serve this model are busy. Please retry.", source: .gateway,
                 retry: .after(milliseconds: 1_000))
-        case .allUnhealthy, .allCordoned:
+        case .modelNotServed, .allUnhealthy, .allCordoned:
             self.init(
                 .noCapacity, "No node that serves this model is available at the moment. Please retry.",
                 source: .gateway, retry: .after(milliseconds: 2_000))

@@ -55,6 +55,9 @@ package final class Exchange {
     var wholeBodyAt: MonotonicTime?
     var heldBodyParts: [ByteBuffer] = []
     var bufferWaitSince: MonotonicTime?
+    /// What the client asked for; nil where it is `scanned` to the letter.
+    var asked: ScannedRequest?
+    /// What is served: within the clamps of the model that serves it.
     var scanned: ScannedRequest?
     var model: ModelEntry?
     var price: Price?
@@ -62,6 +65,14 @@ package final class Exchange {
     var promptTokensMax = 0
     var promptTokensEstimate = 0
     var maxTokens: Int?
+    /// Values of the client's that were above the model's clamps, and what they became.
+    var lowered: [(name: String, value: Int)] = []
+    /// The model that was asked for, where `model` serves in its place.
+    var replaced: ModelEntry?
+    /// Fallbacks of the model asked for that were tried or passed over: each is looked at once.
+    var fallbacksSeen = 0
+    /// The machine's attempts when the present model took over.
+    var attemptsBefore = 0
 
     // Money.
     var ticket: AdmissionTicket?
@@ -258,6 +269,7 @@ package final class Exchange {
         case .none: break
         case .prepare: prepare()
         case .reserve: reserve()
+        case .exchangeHold: exchangeHold()
         case .route: route()
         case .beginAnswer(let form): beginAnswer(form)
         case .exit(let exit): end(exit)

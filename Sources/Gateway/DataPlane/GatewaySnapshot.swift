@@ -41,13 +41,15 @@ package final class GatewaySnapshot: Sendable {
                 index: index, configuration: model, engines: engines[model.id] ?? [], price: prices.price(of: model.id),
                 timeouts: configuration.timeouts)
         }
-        modelIndex = Dictionary(
-            models.map { ($0.configuration.id.rawValue, $0.index) }, uniquingKeysWith: { first, _ in first })
+        let names = models.flatMap { model in
+            ([model.id] + model.configuration.aliases).map { ($0.rawValue, model.index) }
+        }
+        modelIndex = Dictionary(names, uniquingKeysWith: { first, _ in first })
         nodes = Dictionary(
             configuration.nodes.map { ($0.id, NodeEntry($0)) }, uniquingKeysWith: { first, _ in first })
     }
 
-    /// The model that a request names, where this gateway knows it.
+    /// The model that a request names by its id or an alias, where this gateway knows it.
     package func model(named name: String) -> ModelEntry? {
         modelIndex[name].map { models[$0] }
     }
@@ -61,6 +63,9 @@ package struct ModelEntry: Sendable {
     /// Of every node that serves it: a field is refused where any of them would obey it.
     package let engines: Set<Engine>
     package let price: Price?
+    package let connect: Duration
+    /// Of the configuration, as the patcher takes them.
+    let defaults: [(key: String, json: [UInt8])]
     package let firstByteNanoseconds: Int64
     package let streamIdleNanoseconds: Int64
 
@@ -77,6 +82,8 @@ package struct ModelEntry: Sendable {
         self.engines = engines
         engineSet = engines.reduce(into: []) { $0.insert(EngineSet($1)) }
         self.price = price
+        connect = configuration.connect ?? timeouts.connect
+        defaults = configuration.defaults.map { ($0.key, $0.json) }
         firstByteNanoseconds = (configuration.firstByte ?? timeouts.firstByte).nanoseconds
         streamIdleNanoseconds = (configuration.streamIdle ?? timeouts.streamIdle).nanoseconds
     }
@@ -89,6 +96,8 @@ package struct NodeEntry: Sendable {
     package let engine: Engine
     package let names: [ModelID: String]
     package let maxConcurrency: Int
+    /// nil where it speaks plain HTTP.
+    package let tls: NodeTLS?
     /// ` HTTP/1.1`, Host, Content-Type and the node's key: everything between the path and the request's own fields.
     let headTail: ByteBuffer
     let basePath: String
@@ -98,6 +107,7 @@ package struct NodeEntry: Sendable {
         site = node.site
         engine = node.engine
         maxConcurrency = node.maxConcurrency
+        tls = node.tls
         names = Dictionary(node.models.map { ($0.model, $0.upstreamName) }, uniquingKeysWith: { first, _ in first })
         basePath = node.url.basePath
         var tail = ByteBuffer()

@@ -82,6 +82,7 @@ package final class LoopContext {
         var configuration = UpstreamPool.Configuration()
         configuration.connectionsMax = node.maxConcurrency
         configuration.connectTimeout = snapshot.configuration.timeouts.connect
+        configuration.tls = node.tls
         return configuration
     }
 

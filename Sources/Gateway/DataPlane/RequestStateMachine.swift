@@ -3,7 +3,8 @@ import Domain
 /// One request from its accepted head to its recorded end.
 ///
 ///     receiving -> reserving -> routing -> awaiting -> answering -> finished
-///                                  ^---------' (another node, before the first byte)
+///                      ^-----------'|^---------' (another node, before the first byte)
+///                      (another model, where no node of the first is left)
 ///
 /// Decides; ``Exchange`` acts. What must hold however events interleave:
 /// - one answer at most goes down, and none after ``State/finished``;
@@ -19,7 +20,7 @@ package struct RequestStateMachine: Sendable {
         case receiving(isKeyKnown: Bool, isBodyWhole: Bool)
         /// The store was asked for the hold. Exits: routing, finished.
         case reserving
-        /// The hold is granted; a node is to be chosen. Exits: awaiting, finished.
+        /// The hold is granted; a node is to be chosen. Exits: awaiting, reserving, finished.
         case routing
         /// A node has, or will have, the request; nothing of its answer went down. Exits: answering, routing, finished.
         case awaiting
@@ -42,6 +43,8 @@ package struct RequestStateMachine: Sendable {
         case prepare
         /// Ask the store for the hold.
         case reserve
+        /// Give the hold back whole, then ask the store for the hold of the model that serves instead.
+        case exchangeHold
         /// Choose a node and dispatch.
         case route
         /// Send the answer's head.
@@ -158,6 +161,17 @@ package struct RequestStateMachine: Sendable {
             return .route
         case .finished: return .none
         default: return illegal("holdGranted")
+        }
+    }
+
+    /// No node of the model is left, and another model serves in its place: at another price, so with another hold.
+    package mutating func fallbackChosen() -> Action {
+        switch state {
+        case .routing:
+            state = .reserving
+            return .exchangeHold
+        case .finished: return .none
+        default: return illegal("fallbackChosen")
         }
     }
 

@@ -37,11 +37,13 @@ package struct HealthProbe: Sendable {
         let promise = eventLoop.makePromise(of: ProbeFinding.self)
         let timeout = TimeAmount.nanoseconds(timeout.nanoseconds)
         let request = Self.request(to: node)
+        let tls = node.tls
         let deadline = NIODeadline.now() + timeout
         ClientBootstrap(group: eventLoop)
             .connectTimeout(timeout)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
+                    if let tls { try channel.pipeline.syncOperations.addHandler(tls.makeHandler()) }
                     try channel.pipeline.syncOperations.addHTTPClientHandlers(leftOverBytesStrategy: .dropBytes)
                     try channel.pipeline.syncOperations.addHandler(
                         ProbeHandler(request: request, deadline: deadline, promise: promise))
@@ -71,7 +73,7 @@ package struct HealthProbe: Sendable {
         case ChannelError.connectTimeout: "no answer in time"
         case let error as IOError: String(cString: strerror(error.errnoCode))
         case is HTTPParserError: "its answer is not HTTP"
-        default: "\(type(of: error))"
+        default: UpstreamTLSFailure(error)?.rawValue ?? "\(type(of: error))"
         }
     }
 }

@@ -63,6 +63,13 @@ package final class SharedRouter: Sendable {
     /// Every node, in the operator's order.
     package func status(now: MonotonicTime) -> [RoutingNodeStatus] { router.withLock { $0.status(now: now) } }
 
+    /// Whether a node outside `excluded` takes requests for the model now.
+    package func takesRequests(
+        _ model: ModelID, on engines: EngineSet = .all, excluding excluded: NodeSet = NodeSet()
+    ) -> Bool {
+        router.withLock { $0.takesRequests(model, on: engines, excluding: excluded) }
+    }
+
     package func servableModels() -> [ModelID] { router.withLock { $0.servableModels() } }
 
     package var inflightCount: Int { router.withLock { $0.inflightCount } }

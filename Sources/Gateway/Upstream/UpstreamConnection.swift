@@ -1,4 +1,7 @@
+import Domain
 import NIOCore
+import NIOSSL
+import NIOTLS
 
 /// The shell of one connection to a node: performs what ``UpstreamConnectionStateMachine`` decides.
 ///
@@ -8,11 +11,13 @@ import NIOCore
 /// call-out may cancel this call and even start the next one here: after each, the call is compared.
 ///
 /// Loop-bound: not Sendable.
-final class UpstreamConnection: ChannelInboundHandler {
+final class UpstreamConnection: ChannelInboundHandler, TimerTarget {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
     let address: SocketAddress
+    /// What it was made under; nil where it is plain.
+    let tls: NodeTLS?
     /// When it was parked last, for the pool's idle timeout.
     var idleSinceNanoseconds: Int64 = 0
 
@@ -24,10 +29,20 @@ final class UpstreamConnection: ChannelInboundHandler {
     private var sawError = false
     /// Whether this read cycle delivered something that a flush may wait for.
     private var hasRelayed = false
+    private var handshake = HandshakeState.none
 
-    init(pool: UpstreamPool, address: SocketAddress, call: UpstreamCall) {
+    /// The TLS handshake between the socket's connecting and the connection's first request.
+    private enum HandshakeState {
+        case none
+        /// Under way; the timer ends it.
+        case awaited(TimerToken, TimerWheel)
+        case over
+    }
+
+    init(pool: UpstreamPool, address: SocketAddress, tls: NodeTLS?, call: UpstreamCall) {
         self.pool = pool
         self.address = address
+        self.tls = tls
         self.call = call
     }
 
@@ -38,6 +53,42 @@ final class UpstreamConnection: ChannelInboundHandler {
         guard let call else { return close() }
         guard perform(machine.connected()) else { return }
         send(call)
+    }
+
+    /// The socket of a TLS connection is connected: its handshake has the rest of the time for connecting.
+    func awaitHandshake(until deadline: MonotonicTime, on wheel: TimerWheel) {
+        guard call != nil else { return close() }
+        guard case .none = handshake else { return }
+        handshake = .awaited(wheel.schedule(at: deadline, target: self, kind: 0), wheel)
+    }
+
+    /// - Returns: Whether it was under way until now.
+    @discardableResult
+    private func endHandshake() -> Bool {
+        defer { handshake = .over }
+        guard tls != nil else { return false }
+        switch handshake {
+        case .none: return true
+        case .awaited(let timer, let wheel):
+            wheel.cancel(timer)
+            return true
+        case .over: return false
+        }
+    }
+
+    private func handshakeFailed(_ error: any Error) {
+        pool.connectFailed(self, error)
+        context?.close(promise: nil)
+    }
+
+    package func timerFired(_ kind: UInt8) {
+        guard endHandshake() else { return }
+        handshakeFailed(ChannelError.connectTimeout(.zero))
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if case .some(.handshakeCompleted) = event as? TLSUserEvent, endHandshake() { return connected() }
+        context.fireUserInboundEventTriggered(event)
     }
 
     /// - Returns: The call that waited, nil if it was cancelled.
@@ -135,10 +186,12 @@ final class UpstreamConnection: ChannelInboundHandler {
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         // Reset, broken pipe and the like; `channelInactive` follows and knows what it means for the call.
         sawError = true
+        if endHandshake() { return handshakeFailed(error) }
         context.close(promise: nil)
     }
 
     func channelInactive(context: ChannelHandlerContext) {
+        if endHandshake() { return handshakeFailed(NIOSSLError.uncleanShutdown) }
         let call = call
         self.call = nil
         let endsBody = !sawError && parser.finish()
@@ -191,6 +244,7 @@ final class UpstreamConnection: ChannelInboundHandler {
     }
 
     private func close() {
+        endHandshake()
         pool.connectionClosed(self, wasIdle: false)
         context?.close(promise: nil)
     }

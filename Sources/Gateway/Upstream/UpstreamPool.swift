@@ -18,7 +18,10 @@ package final class UpstreamPool: TimerTarget {
         package var idleTimeout = Duration.seconds(4)
         /// Open and connecting ones together: the node's `max_concurrency`.
         package var connectionsMax = 64
+        /// Until the connection can take a request, the TLS handshake included; a request may bring its own.
         package var connectTimeout = Duration.seconds(1)
+        /// nil for plain HTTP.
+        package var tls: NodeTLS?
 
         package init() {}
     }
@@ -93,9 +96,11 @@ package final class UpstreamPool: TimerTarget {
         for connection in stale { connection.idleExpired() }
     }
 
+    /// Connections that were made under another TLS than the new one end when they are idle.
     package func updateConfiguration(_ configuration: Configuration) {
+        let isOtherTLS = configuration.tls != self.configuration.tls
         self.configuration = configuration
-        closeIdle(keeping: configuration.idleMax)
+        closeIdle(keeping: isOtherTLS ? 0 : configuration.idleMax)
     }
 
     /// Refuses what comes from now on, closes idle connections now and the others after their answers.
@@ -124,9 +129,9 @@ package final class UpstreamPool: TimerTarget {
     // MARK: - From connections
 
     func park(_ connection: UpstreamConnection) {
-        guard !isClosed, idle.count < configuration.idleMax, addresses.contains(connection.address) else {
-            return connection.idleExpired()
-        }
+        guard !isClosed, idle.count < configuration.idleMax, addresses.contains(connection.address),
+            connection.tls == configuration.tls
+        else { return connection.idleExpired() }
         let now = wheel.now()
         connection.idleSinceNanoseconds = now.nanoseconds
         idle.append(connection)
@@ -164,7 +169,10 @@ package final class UpstreamPool: TimerTarget {
         guard !addresses.isEmpty else { return failSoon(call, .noAddress) }
         guard open.count < configuration.connectionsMax else { return failSoon(call, .poolExhausted) }
         let address = addresses[nextAddress % addresses.count]
-        let connection = UpstreamConnection(pool: self, address: address, call: call)
+        let tls = configuration.tls
+        let connection = UpstreamConnection(pool: self, address: address, tls: tls, call: call)
+        let timeout = call.request.connectTimeout ?? configuration.connectTimeout
+        let deadline = tls == nil ? nil : wheel.now().advanced(by: timeout)
         call.connection = connection
         open[ObjectIdentifier(connection)] = connection
         connectCount += 1
@@ -173,21 +181,29 @@ package final class UpstreamPool: TimerTarget {
         var bootstrap = ClientBootstrap(group: eventLoop)
         if address.protocol != .unix { bootstrap = bootstrap.channelOption(.tcpOption(.tcp_nodelay), value: 1) }
         bootstrap
-            .connectTimeout(.nanoseconds(configuration.connectTimeout.nanoseconds))
+            .connectTimeout(.nanoseconds(timeout.nanoseconds))
             .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(handler.value) }
+                channel.eventLoop.makeCompletedFuture {
+                    if let tls { try channel.pipeline.syncOperations.addHandler(tls.makeHandler()) }
+                    try channel.pipeline.syncOperations.addHandler(handler.value)
+                }
             }
             .connect(to: address)
             .assumeIsolated()
             .whenComplete { result in
                 switch result {
-                case .success: connection.connected()
+                case .success:
+                    if let deadline {
+                        connection.awaitHandshake(until: deadline, on: self.wheel)
+                    } else {
+                        connection.connected()
+                    }
                 case .failure(let error): self.connectFailed(connection, error)
                 }
             }
     }
 
-    private func connectFailed(_ connection: UpstreamConnection, _ error: any Error) {
+    func connectFailed(_ connection: UpstreamConnection, _ error: any Error) {
         connectionClosed(connection, wasIdle: false)
         guard let call = connection.connectFailed() else { return }
         call.connection = nil
@@ -195,6 +211,7 @@ package final class UpstreamPool: TimerTarget {
         nextAddress = addresses.isEmpty ? 0 : (nextAddress + 1) % addresses.count
         if call.addressesTried < min(addresses.count, Self.addressesTriedMax) { return connect(call) }
         if case .some(.connectTimeout) = error as? ChannelError { return failSoon(call, .connectTimedOut) }
+        if let reason = UpstreamTLSFailure(error) { return failSoon(call, .tlsFailed(reason)) }
         failSoon(call, .connectFailed)
     }
 

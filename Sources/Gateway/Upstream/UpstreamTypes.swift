@@ -7,10 +7,13 @@ package struct UpstreamRequest {
     package var head: ByteBuffer
     /// May be empty. Its length is what `head` says in `content-length`; nothing here checks that.
     package var body: ByteBuffer
+    /// Until a fresh connection can take the request; nil takes the pool's.
+    package var connectTimeout: Duration?
 
-    package init(head: ByteBuffer, body: ByteBuffer) {
+    package init(head: ByteBuffer, body: ByteBuffer, connectTimeout: Duration? = nil) {
         self.head = head
         self.body = body
+        self.connectTimeout = connectTimeout
     }
 }
 
@@ -46,6 +49,8 @@ package enum UpstreamFailure: Error, Hashable, Sendable {
     /// Refused, unreachable or reset while connecting, at every address that was tried.
     case connectFailed
     case connectTimedOut
+    /// The socket connected, and TLS did not come about.
+    case tlsFailed(UpstreamTLSFailure)
     /// The connection ended before any byte of the answer, and the one retry (if it was a kept connection) is spent.
     case closedBeforeResponse
     /// The connection ended inside the head or the body.
@@ -60,19 +65,12 @@ package enum UpstreamFailure: Error, Hashable, Sendable {
     /// The pool was closed: the loop is shutting down or the node was removed.
     case poolClosed
 
-    /// Whether a request byte may have reached the node: if not, trying another one cannot do the work twice.
-    package var neverSent: Bool {
-        switch self {
-        case .connectFailed, .connectTimedOut, .noAddress, .poolExhausted, .poolClosed: true
-        case .closedBeforeResponse, .closedMidResponse, .malformedResponse, .headTooLarge: false
-        }
-    }
-
     /// The name in logs and metrics.
     package var label: String {
         switch self {
         case .connectFailed: "connect_failed"
         case .connectTimedOut: "connect_timed_out"
+        case .tlsFailed: "tls_failed"
         case .closedBeforeResponse: "closed_before_response"
         case .closedMidResponse: "closed_mid_response"
         case .malformedResponse: "malformed_response"
