@@ -29,15 +29,15 @@ struct AnswerStateMachine {
         var generated = 0
         var written = 0
         var writtenBytes = 0
-        var roleIsWritten = false
+        var isOpened = false
         var isFinished = false
     }
 
     let stream: Bool
     let isChunked: Bool
-    private let includeUsage: Bool
+    private let continuousUsage: Bool
     private let faults: RequestFaults
-    private let renderer: AnswerRenderer
+    private var renderer: any AnswerRenderer
     private let promptTokens: Int
     private var cachedTokens = 0
     private var progress: [Progress] = []
@@ -45,18 +45,20 @@ struct AnswerStateMachine {
     /// Over all choices.
     private var writtenTokens = 0
     private var unfinished: Int
+    private var isOpened = false
     private var badEventIsDue: Bool
-    private var event = ByteBuffer()
+    private var sink: EventSink
 
     /// - Parameter isChunked: Whether the client's HTTP version knows chunks.
-    init(request: GenerationRequest, renderer: AnswerRenderer, faults: RequestFaults, isChunked: Bool) {
+    init(request: GenerationRequest, renderer: any AnswerRenderer, faults: RequestFaults, isChunked: Bool) {
         stream = request.stream
-        includeUsage = request.includeUsage
+        continuousUsage = request.continuousUsage
         promptTokens = request.promptTokens
         badEventIsDue = faults.badJSON
         self.faults = faults
         self.renderer = renderer
         self.isChunked = isChunked
+        sink = EventSink(isChunked: isChunked)
         var index = 0
         for (prompt, row) in request.choices.enumerated() {
             for choice in row {
@@ -68,14 +70,20 @@ struct AnswerStateMachine {
     }
 
     /// What the node reports; off by the fault's percentage.
-    var usage: TokenUsage {
+    var usage: TokenUsage { usage(completionTokens: progress.reduce(0) { $0 + $1.choice.tokens }) }
+
+    /// Whether there is something to write before the engine has generated anything.
+    var writesAtOnce: Bool { stream && renderer.opensAtOnce }
+
+    private func usage(completionTokens: Int) -> TokenUsage {
         let scale = 100 + (faults.usagePercent ?? 0)
         func scaled(_ tokens: Int) -> Int { (tokens * scale + 99) / 100 }
         let prompt = scaled(promptTokens)
         return TokenUsage(
-            promptTokens: prompt, cachedTokens: min(cachedTokens, prompt),
-            completionTokens: scaled(progress.reduce(0) { $0 + $1.choice.tokens }))
+            promptTokens: prompt, cachedTokens: min(cachedTokens, prompt), completionTokens: scaled(completionTokens))
     }
+
+    private var visible: [GenerationRequest.Choice] { progress.map(\.choice).filter { !$0.isHidden } }
 
     private var isGenerated: Bool { progress.allSatisfy { $0.generated == $0.choice.tokens } }
 
@@ -105,35 +113,40 @@ struct AnswerStateMachine {
         let generated = progress.reduce(0) { $0 + ($1.choice.isHidden ? 0 : $1.generated) }
         if let action = fault(after: generated) { return action }
         guard isGenerated else { return .writeThenWait }
-        event.clear()
-        renderer.answer(progress.map(\.choice), usage: faults.noUsage ? nil : usage, into: &event)
-        if faults.badJSON { event.moveWriterIndex(to: event.writerIndex * 2 / 3) }
+        var body = ByteBuffer()
+        renderer.answer(visible, usage: faults.noUsage ? nil : usage, into: &body)
+        if faults.badJSON { body.moveWriterIndex(to: body.writerIndex * 2 / 3) }
         HTTPText.head(
-            status: 200, contentType: "application/json", length: event.readableBytes, isChunked: false,
+            status: 200, contentType: "application/json", length: body.readableBytes, isChunked: false,
             saysClose: saysClose, into: &buffer)
-        buffer.writeBuffer(&event)
+        buffer.writeBuffer(&body)
         return .finish
     }
 
     private mutating func writeEvents(into buffer: inout ByteBuffer, bytesMax: Int) -> Action {
+        // Swapped rather than copied: two holders of one storage would copy it at the first write.
+        swap(&buffer, &sink.out)
+        defer { swap(&buffer, &sink.out) }
+        if renderer.opensAtOnce { open() }
         while unfinished > 0 {
             if let action = fault(after: writtenTokens) { return action }
-            guard buffer.readableBytes < bytesMax else { return .writeThenContinue }
+            guard sink.out.readableBytes < bytesMax else { return .writeThenContinue }
             guard let index = nextDue() else { return .writeThenWait }
-            event.clear()
-            if writeEvent(of: index) { HTTPText.event(event, isChunked: isChunked, into: &buffer) }
+            open()
+            writeEvent(of: index)
             cursor = index + 1
         }
         // What `best_of` throws away is generated nonetheless, and the usage counts it.
         guard isGenerated else { return .writeThenWait }
-        if includeUsage, !faults.noUsage {
-            event.clear()
-            renderer.usage(usage, into: &event)
-            HTTPText.event(event, isChunked: isChunked, into: &buffer)
-        }
-        if !faults.noDone { HTTPText.event(ByteBuffer(string: "[DONE]"), isChunked: isChunked, into: &buffer) }
-        if isChunked { buffer.writeStaticString("0\r\n\r\n") }
+        renderer.ended(visible, usage: faults.noUsage ? nil : usage, isComplete: !faults.noDone, into: &sink)
+        sink.end()
         return .finish
+    }
+
+    private mutating func open() {
+        guard !isOpened else { return }
+        isOpened = true
+        renderer.opened(usage: faults.noUsage ? nil : usage(completionTokens: 0), into: &sink)
     }
 
     /// The next choice, round robin, that has something to write.
@@ -147,33 +160,35 @@ struct AnswerStateMachine {
         return nil
     }
 
-    /// - Returns: Whether there is an event: a token behind a stop string has none.
-    private mutating func writeEvent(of index: Int) -> Bool {
+    /// What the choice shows next: what stands before its tokens, a token (one behind a stop string shows nothing), or
+    /// what stands after them.
+    private mutating func writeEvent(of index: Int) {
         let due = progress[index]
-        if renderer.kind == .chat, !due.roleIsWritten {
-            progress[index].roleIsWritten = true
-            renderer.role(due.index, into: &event)
-            return true
+        let counted = continuousUsage && !faults.noUsage
+        var token = AnswerToken(
+            text: "", index: due.written, offset: due.writtenBytes,
+            usage: counted ? usage(completionTokens: due.written) : nil)
+        if !due.isOpened {
+            progress[index].isOpened = true
+            return renderer.choiceOpened(due.choice, due.index, token, &sink)
         }
         guard due.written < due.choice.tokens else {
             progress[index].isFinished = true
             unfinished -= 1
-            renderer.finish(due.choice, due.index, into: &event)
-            return true
+            return renderer.choiceFinished(due.choice, due.index, usage: token.usage, &sink)
         }
-        let text = FillerText(seed: due.choice.seed).token(due.written)
-            .prefix(due.choice.visibleBytes - due.writtenBytes)
+        token.text = due.choice.shown(of: due.choice.text.token(due.written), after: due.writtenBytes)
         progress[index].written += 1
         writtenTokens += 1
-        progress[index].writtenBytes += text.utf8.count
-        guard !text.isEmpty else { return false }
+        progress[index].writtenBytes += token.text.utf8.count
+        guard !token.text.isEmpty else { return }
         if badEventIsDue {
             badEventIsDue = false
-            renderer.brokenEvent(into: &event)
+            renderer.brokenToken(into: &sink)
         } else {
-            renderer.token(text, due.index, into: &event)
+            if counted { token.usage = usage(completionTokens: due.written + 1) }
+            renderer.token(token, of: due.choice, due.index, &sink)
         }
-        return true
     }
 
     private func fault(after tokens: Int) -> Action? {

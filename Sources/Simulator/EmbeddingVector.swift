@@ -35,7 +35,7 @@ enum EmbeddingVector {
             }
         }
         body.writeStaticString("]")
-        if let usage { body.writeString(",\"usage\":\(AnswerRenderer.usage(usage))") }
+        if let usage { body.writeString(",\"usage\":\(ChatRenderer.usage(usage))") }
         body.writeStaticString("}")
     }
 

@@ -4,7 +4,7 @@ import NIOCore
 final class Exchange {
     enum Content {
         case generation(AnswerStateMachine)
-        case embedding(EmbeddingRequest)
+        case pooled(PooledRequest)
         /// The answer is in the hands of the core, for as long as one call.
         case borrowed
     }

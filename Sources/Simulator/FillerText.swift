@@ -9,10 +9,28 @@ struct FillerText {
         """.split(separator: " ").map { " " + $0 }
 
     let seed: UInt64
+    /// What stands in front of the words, a token each: an answer whose text is prescribed.
+    var fixed: [String] = []
 
     /// The text of one token.
     func token(_ index: Int) -> String {
-        Self.words[Int(SplitMix64.mix(seed &+ UInt64(index) &* 0x9E37_79B9_7F4A_7C15) & 63)]
+        if index < fixed.count { return fixed[index] }
+        return Self.words[Int(SplitMix64.mix(seed &+ UInt64(index) &* 0x9E37_79B9_7F4A_7C15) & 63)]
+    }
+
+    /// A prescribed text as tokens of at most four bytes, each whole characters.
+    static func pieces(of text: String) -> [String] {
+        var pieces: [String] = []
+        var piece = ""
+        for scalar in text.unicodeScalars {
+            if piece.utf8.count + UTF8.width(scalar) > PromptTokens.bytesPerToken {
+                pieces.append(piece)
+                piece = ""
+            }
+            piece.unicodeScalars.append(scalar)
+        }
+        if !piece.isEmpty { pieces.append(piece) }
+        return pieces
     }
 
     /// Where a stop string ends the text.

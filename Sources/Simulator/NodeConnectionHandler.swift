@@ -165,7 +165,7 @@ final class NodeConnectionHandler: ChannelInboundHandler {
     private func refuse(_ refusal: NodeRefusal) {
         incoming = nil
         var buffer = ByteBuffer()
-        core.render(refusal, saysClose: true, into: &buffer)
+        core.render(refusal.body, status: refusal.status, saysClose: true, into: &buffer)
         write(buffer)
         close()
     }

@@ -13,13 +13,13 @@ final class NodeCore {
 
     let configuration: SimulatedNode.Configuration
     private let loop: any EventLoop
-    private let model: NodeModel
-    private let modelJSON: String
-    private let startedSeconds: Double
-    private var generator: SplitMix64
-    private var faults: FaultInjector
+    let model: NodeModel
+    let modelJSON: String
+    let startedSeconds: Double
+    var generator: SplitMix64
+    var faults: FaultInjector
     private var engine: NodeEngineStateMachine
-    private var nextWork: NodeEngineStateMachine.WorkID = 0
+    var nextWork: NodeEngineStateMachine.WorkID = 0
     /// Which exchange a work belongs to, and which of its prompts it is.
     private var works: [NodeEngineStateMachine.WorkID: (exchange: Exchange, prompt: Int)] = [:]
     private var pending: [NodeEngineStateMachine.Event] = []
@@ -28,7 +28,7 @@ final class NodeCore {
     private var connections: [ObjectIdentifier: NodeConnectionHandler] = [:]
     private var delayed = 0
     private var stalled = 0
-    private var statistics = NodeStatistics()
+    var statistics = NodeStatistics()
     private let board: StatisticsBoard
 
     init(configuration: SimulatedNode.Configuration, loop: any EventLoop, board: StatisticsBoard) {
@@ -78,195 +78,9 @@ final class NodeCore {
         for connection in Array(connections.values) { connection.stop() }
     }
 
-    // MARK: Requests
-
-    func requestArrived(_ request: NodeHTTPRequest, on connection: NodeConnectionHandler) {
-        defer { publish() }
-        let path = request.path
-        let isInference = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"].contains(path)
-        if path == "/fault" { return answerFault(request, on: connection) }
-        let met: RequestFaults
-        if isInference, request.head.method == .POST {
-            statistics.requests += 1
-            if configuration.recordBodies { record(request) }
-            met = faults.requestArrived(at: .now())
-        } else {
-            met = faults.probeArrived(at: .now())
-        }
-        if met.refuse { return connection.reset() }
-        do throws(NodeRefusal) {
-            if met.loading { throw NodeRefusal(503, "unavailable_error", "Loading model") }
-            try authenticate(request, path: path)
-            guard isInference else {
-                return try answerPlain(request, path: path, on: connection)
-            }
-            guard request.head.method == .POST else { throw Self.methodNotAllowed }
-            if let status = met.status {
-                throw NodeRefusal(status, "InternalServerError", "This fault was asked for: status \(status).")
-            }
-            begin(try exchange(request, path: path, faults: met, on: connection), takesChunks: request.takesChunks)
-        } catch {
-            var buffer = ByteBuffer()
-            render(error, saysClose: request.saysClose, into: &buffer)
-            answer(buffer, request, closing: met.close, isInference: isInference, on: connection)
-        }
-    }
-
-    func render(_ refusal: NodeRefusal, saysClose: Bool, into buffer: inout ByteBuffer) {
-        let body = refusal.body
-        HTTPText.head(
-            status: refusal.status, contentType: "application/json", length: body.utf8.count, isChunked: false,
-            saysClose: saysClose, into: &buffer)
-        buffer.writeString(body)
-    }
-
-    private static let methodNotAllowed = NodeRefusal(405, "BadRequestError", "Method Not Allowed")
-
-    private func authenticate(_ request: NodeHTTPRequest, path: String) throws(NodeRefusal) {
-        // As vLLM: the key guards only what is under /v1.
-        guard let key = configuration.apiKey, path.hasPrefix("/v1/") else { return }
-        guard request.head.headers["authorization"] == ["Bearer \(key)"] else {
-            throw NodeRefusal(401, "AuthenticationError", "Unauthorized")
-        }
-    }
-
-    private func record(_ request: NodeHTTPRequest) {
-        if statistics.recorded.count >= NodeStatistics.recordedMax { statistics.recorded.removeFirst() }
-        statistics.recorded.append(
-            NodeStatistics.RecordedRequest(
-                method: request.head.method.rawValue, uri: request.head.uri,
-                headers: request.head.headers.map { (name: $0.name, value: $0.value) },
-                body: Array(request.body.readableBytesView)))
-    }
-
-    private func parse(_ body: ByteBuffer) throws(NodeRefusal) -> JSONValue {
-        let result = body.withUnsafeReadableBytes { bytes in
-            // SAFETY: the bytes are only read, and only within this closure.
-            Result { () throws(JSONError) in try JSONValue(parsing: bytes, bytesMax: configuration.bodyBytesMax) }
-        }
-        do {
-            return try result.get()
-        } catch {
-            throw .badRequest("The body is no valid JSON: at byte \(error.offset): \(error.explanation).")
-        }
-    }
-
-    /// `GET` endpoints and `/tokenize`.
-    private func answerPlain(
-        _ request: NodeHTTPRequest, path: String, on connection: NodeConnectionHandler
-    ) throws(NodeRefusal) {
-        let body: String
-        var type = "application/json"
-        switch (request.head.method, path) {
-        case (.GET, "/health"), (.GET, "/ping"): body = ""
-        case (.GET, "/v1/models"):
-            body =
-                "{\"object\":\"list\",\"data\":[{\"id\":\(modelJSON),\"object\":\"model\",\"created\":"
-                + "\(Int64(startedSeconds)),\"owned_by\":\"vllm\",\"root\":\(modelJSON),\"parent\":null,"
-                + "\"max_model_len\":\(configuration.contextTokensMax)}]}"
-        case (.GET, "/metrics"):
-            type = "text/plain; version=0.0.4; charset=utf-8"
-            body = statistics.metrics(
-                model: configuration.model, engine: configuration.engineName, profile: configuration.profile,
-                startedSeconds: startedSeconds)
-        case (.POST, "/tokenize"):
-            let json = try parse(request.body)
-            try model.check(json)
-            let fields = RequestFields(json)
-            let prompt = try json.field("messages") == nil ? fields.prompts("prompt")[0] : fields.conversation()
-            body =
-                "{\"count\":\(prompt.count),\"max_model_len\":\(configuration.contextTokensMax),\"tokens\":["
-                + prompt.tokenIDs.map(String.init).joined(separator: ",") + "],\"token_strs\":null}"
-        case (_, "/health"), (_, "/ping"), (_, "/v1/models"), (_, "/metrics"), (_, "/tokenize"):
-            throw Self.methodNotAllowed
-        default: throw NodeRefusal(404, "NotFoundError", "Not Found")
-        }
-        answer(body, status: 200, type: type, request, on: connection)
-    }
-
-    /// Sets a plan (`POST`, the body is its text) or tells it (`GET`). Exempt from every fault, so that it can be lifted.
-    private func answerFault(_ request: NodeHTTPRequest, on connection: NodeConnectionHandler) {
-        var refusal: NodeRefusal?
-        switch request.head.method {
-        case .GET: break
-        case .POST:
-            do throws(FaultPlanError) {
-                setFault(try FaultPlan(parsing: String(buffer: request.body)))
-            } catch {
-                refusal = .badRequest(error.message)
-            }
-        default: refusal = Self.methodNotAllowed
-        }
-        let body = refusal?.body ?? "{\"fault\":\(JSONValue.quoted(faults.plan.description))}"
-        answer(body, status: refusal?.status ?? 200, type: "application/json", request, on: connection)
-    }
-
-    private func answer(
-        _ body: String, status: Int, type: String, _ request: NodeHTTPRequest, on connection: NodeConnectionHandler
-    ) {
-        var buffer = ByteBuffer()
-        HTTPText.head(
-            status: status, contentType: type, length: body.utf8.count, isChunked: false,
-            saysClose: request.saysClose, into: &buffer)
-        if request.head.method != .HEAD { buffer.writeString(body) }
-        answer(buffer, request, closing: false, isInference: false, on: connection)
-    }
-
-    private func answer(
-        _ buffer: ByteBuffer, _ request: NodeHTTPRequest, closing: Bool, isInference: Bool,
-        on connection: NodeConnectionHandler
-    ) {
-        if isInference { statistics.answered += 1 }
-        connection.write(buffer)
-        connection.finished(closing: closing || request.saysClose)
-    }
-
     // MARK: Inference
 
-    private func exchange(
-        _ request: NodeHTTPRequest, path: String, faults: RequestFaults, on connection: NodeConnectionHandler
-    ) throws(NodeRefusal) -> Exchange {
-        let body = try parse(request.body)
-        var works: [NodeEngineStateMachine.Work] = []
-        func add(_ prompt: PromptTokens, salt: String, lengths: [Int]) {
-            nextWork += 1
-            works.append(
-                NodeEngineStateMachine.Work(
-                    id: nextWork, promptTokens: prompt.count, blocks: prompt.blocks(salt: salt), outputTokens: lengths))
-        }
-        let content: Exchange.Content
-        if path == "/v1/embeddings" {
-            let embedding = try EmbeddingRequest(body: body, model: model)
-            // Pooling models run without a prefix cache, so each input computes in whole.
-            for input in embedding.inputs { add(input, salt: "embedding \(nextWork)", lengths: []) }
-            content = .embedding(embedding)
-        } else {
-            let generation = try GenerationRequest(
-                kind: path == "/v1/completions" ? .completion : .chat, body: body, model: model,
-                generator: &generator, overrunTokens: faults.overrunTokens)
-            for (prompt, choices) in zip(generation.prompts, generation.choices) {
-                add(prompt, salt: generation.salt, lengths: choices.map(\.tokens))
-            }
-            let renderer = AnswerRenderer(
-                kind: generation.kind, id: identifier(), created: WallTime.now().milliseconds / 1_000, model: modelJSON)
-            content = .generation(
-                AnswerStateMachine(
-                    request: generation, renderer: renderer, faults: faults, isChunked: request.takesChunks))
-        }
-        return Exchange(
-            connection: connection, faults: faults, saysClose: request.saysClose, content: content, works: works)
-    }
-
-    private func identifier() -> String {
-        var identifier = ""
-        for _ in 0..<2 {
-            let digits = String(generator.next(), radix: 16)
-            identifier += String(repeating: "0", count: 16 - digits.count) + digits
-        }
-        return identifier
-    }
-
-    private func begin(_ exchange: Exchange, takesChunks: Bool) {
+    func begin(_ exchange: Exchange, takesChunks: Bool) {
         exchange.connection.began(exchange)
         if case .generation(let answer) = exchange.content, answer.stream {
             // As vLLM behind uvicorn: the head goes out before the first token is there.
@@ -275,6 +89,7 @@ final class NodeCore {
                 status: 200, contentType: "text/event-stream; charset=utf-8", length: nil, isChunked: takesChunks,
                 saysClose: exchange.saysClose, into: &buffer)
             exchange.connection.write(buffer)
+            if answer.writesAtOnce { pump(exchange) }
         }
         guard let delay = exchange.faults.firstToken, !exchange.isOver else { return submit(exchange) }
         delayed += exchange.works.count
@@ -302,6 +117,7 @@ final class NodeCore {
             }
         }
         perform(events)
+        if case .pooled(let request) = exchange.content, exchange.works.isEmpty { finish(exchange, request) }
     }
 
     // MARK: The engine
@@ -330,8 +146,11 @@ final class NodeCore {
             case .finished(let id):
                 guard let work = works.removeValue(forKey: id) else { continue }
                 work.exchange.worksLeft -= 1
-                if case .embedding(let request) = work.exchange.content, work.exchange.worksLeft == 0 {
+                if case .pooled(let request) = work.exchange.content, work.exchange.worksLeft == 0 {
                     finish(work.exchange, request)
+                } else {
+                    // An echo alone has ended without a token.
+                    pump(work.exchange)
                 }
             }
         }
@@ -386,10 +205,7 @@ final class NodeCore {
                 return exchange.connection.finished(closing: closes(exchange))
             case .stall:
                 guard !exchange.isOver else { return }
-                withdraw(exchange)
-                exchange.isStalled = true
-                stalled += exchange.works.count
-                return
+                return stall(exchange)
             case .reset:
                 end(exchange)
                 return exchange.connection.reset()
@@ -405,14 +221,19 @@ final class NodeCore {
         return exchange.saysClose || exchange.faults.close || answer.stream && !answer.isChunked
     }
 
-    private func finish(_ exchange: Exchange, _ request: EmbeddingRequest) {
+    private func finish(_ exchange: Exchange, _ request: PooledRequest) {
         let faults = exchange.faults
+        // An answer without tokens is after the last of them from the start.
+        if faults.dieAfterTokens == 0 {
+            end(exchange)
+            return exchange.connection.reset()
+        }
+        if faults.stallAfterTokens == 0 { return stall(exchange) }
         let tokens = request.inputs.reduce(0) { $0 + $1.count } * (100 + (faults.usagePercent ?? 0))
         let usage = TokenUsage(promptTokens: (tokens + 99) / 100, cachedTokens: 0, completionTokens: 0)
         var body = ByteBuffer()
-        EmbeddingVector.answer(
-            request, id: identifier(), created: WallTime.now().milliseconds / 1_000, model: modelJSON,
-            dimensions: configuration.embeddingDimensions, usage: faults.noUsage ? nil : usage, into: &body)
+        request.answer(
+            identity(), configuration: configuration, usage: faults.noUsage ? nil : usage, into: &body)
         if faults.badJSON { body.moveWriterIndex(to: body.writerIndex * 2 / 3) }
         var buffer = ByteBuffer()
         HTTPText.head(
@@ -423,6 +244,12 @@ final class NodeCore {
         end(exchange)
         exchange.connection.write(buffer)
         exchange.connection.finished(closing: closes(exchange))
+    }
+
+    private func stall(_ exchange: Exchange) {
+        withdraw(exchange)
+        exchange.isStalled = true
+        stalled += exchange.works.count
     }
 
     private func end(_ exchange: Exchange) {
@@ -447,7 +274,7 @@ final class NodeCore {
         }
     }
 
-    private func publish() {
+    func publish() {
         statistics.running = engine.worksRunning + stalled
         statistics.waiting = engine.worksWaiting + delayed
         statistics.kvUsage = engine.kvUsage

@@ -18,11 +18,29 @@ struct NodeRefusal: Error, Equatable {
         NodeRefusal(400, "BadRequestError", message, parameter: parameter)
     }
 
+    /// vLLM's words for a request that the context cannot hold, its odd "at least" included: it counts the prompt only as
+    /// far as it must.
+    static func contextOverflow(contextTokensMax: Int, promptTokens: Int, completionTokens: Int) -> NodeRefusal {
+        let least = max(1, min(promptTokens, contextTokensMax - completionTokens + 1))
+        let total = least.addingReportingOverflow(completionTokens)
+        return .badRequest(
+            "This model's maximum context length is \(contextTokensMax) tokens. However, you requested "
+                + "\(completionTokens) output tokens and your prompt contains at least \(least) input tokens, for a "
+                + "total of at least \(total.overflow ? .max : total.partialValue) tokens. Please reduce the length of the input prompt "
+                + "or the number of requested output tokens. (parameter=input_tokens, value=\(least))",
+            parameter: "input_tokens")
+    }
+
     /// `code` is an integer, as vLLM sends it and OpenAI does not.
     var body: String {
         let parameter = parameter.map(JSONValue.quoted) ?? "null"
         return "{\"error\":{\"message\":\(JSONValue.quoted(message)),\"type\":\"\(type)\",\"param\":\(parameter),"
             + "\"code\":\(status)}}"
+    }
+
+    /// In Anthropic's envelope, the type still vLLM's.
+    var messagesBody: String {
+        "{\"type\":\"error\",\"error\":{\"type\":\"\(type)\",\"message\":\(JSONValue.quoted(message))}}"
     }
 }
 
@@ -44,170 +62,25 @@ struct NodeModel {
     }
 }
 
-/// A chat or text completion as the engine needs it: prompts, lengths, and what the answer looks like.
-struct GenerationRequest {
-    enum Kind: Equatable {
-        case chat, completion
-    }
+/// What a path asks of the node, whether or not its engine has work with it.
+enum NodeEndpoint {
+    case generation(GenerationRequest.Kind)
+    case embedding, rerank, score, tokenize, detokenize
 
-    /// One of the answer's choices, its length and text decided beforehand: the engine only says when.
-    struct Choice: Equatable {
-        var seed: UInt64
-        var tokens: Int
-        /// Bytes of the text that are shown; less than all where a stop string ends it.
-        var visibleBytes: Int
-        var finishReason: String
-        var stopText: String?
-        /// One of `best_of` that is generated, charged and thrown away.
-        var isHidden: Bool
-    }
-
-    static let choicesMax = 128
-    static let promptsMax = 1_024
-    static let stopsMax = 32
-    static let stopBytesMax = 512
-    /// Over all choices of a request.
-    static let generatedTokensMax = 1 << 20
-
-    var kind: Kind
-    var prompts: [PromptTokens]
-    var salt: String
-    /// For each prompt its choices.
-    var choices: [[Choice]]
-    var stream: Bool
-    var includeUsage: Bool
-
-    var promptTokens: Int { prompts.reduce(0) { $0 + $1.count } }
-
-    /// - Parameters:
-    ///   - generator: Draws lengths and texts where the request names no seed.
-    ///   - overrunTokens: Makes every answer this much longer than the request allows.
-    init(
-        kind: Kind, body: JSONValue, model: NodeModel, generator: inout SplitMix64, overrunTokens: Int?
-    ) throws(NodeRefusal) {
-        try model.check(body)
-        let fields = RequestFields(body)
-        self.kind = kind
-        prompts = try kind == .chat ? [fields.conversation()] : fields.prompts("prompt")
-        salt = try fields.string("cache_salt") ?? ""
-        stream = try fields.bool("stream") ?? false
-        let options = try fields.object("stream_options")
-        if options != nil, !stream {
-            throw .badRequest("Stream options can only be defined when `stream=True`.", parameter: "stream_options")
-        }
-        includeUsage = try options?.bool("include_usage") ?? false
-        let rules = try ChoiceRules(kind: kind, fields: fields, overrunTokens: overrunTokens)
-        choices = []
-        var generated = 0
-        for prompt in prompts {
-            let room = model.contextTokensMax - prompt.count
-            let (least, limit) = (rules.tokensMin, rules.tokensMax)
-            guard room >= max(1, limit ?? 1), least <= room else {
-                throw .badRequest(
-                    "This model's maximum context length is \(model.contextTokensMax) tokens. However, the prompt has "
-                        + "\(prompt.count) tokens and the completion asks for \(limit ?? max(1, least)). Please reduce "
-                        + "the length of the prompt or the completion.",
-                    parameter: kind == .chat ? "messages" : "prompt")
-            }
-            let row = rules.choices(prompt: prompt, room: room, generator: &generator)
-            generated += row.reduce(0) { $0 + $1.tokens }
-            guard generated <= Self.generatedTokensMax else {
-                throw .badRequest(
-                    "A request may generate at most \(Self.generatedTokensMax) tokens over all of its choices.")
-            }
-            choices.append(row)
+    init?(path: String) {
+        switch path {
+        case "/v1/chat/completions": self = .generation(.chat)
+        case "/v1/completions": self = .generation(.completion)
+        case "/v1/responses": self = .generation(.responses)
+        case "/v1/messages": self = .generation(.messages)
+        case "/v1/embeddings": self = .embedding
+        case "/rerank", "/v1/rerank", "/v2/rerank": self = .rerank
+        case "/score", "/v1/score": self = .score
+        case "/tokenize": self = .tokenize
+        case "/detokenize": self = .detokenize
+        default: return nil
         }
     }
-}
 
-/// How many choices a request gets for each prompt, and when each ends.
-private struct ChoiceRules {
-    let count: Int
-    /// Generated for each prompt; the first ``count`` of them are shown.
-    let best: Int
-    let tokensMin: Int
-    /// Nil where only the context bounds it.
-    let tokensMax: Int?
-    let ignoresEnd: Bool
-    let stops: [String]
-    let seed: Int?
-    let overrunTokens: Int?
-
-    init(kind: GenerationRequest.Kind, fields: RequestFields, overrunTokens: Int?) throws(NodeRefusal) {
-        let choices = 1...GenerationRequest.choicesMax
-        count = try fields.integer("n", choices) ?? 1
-        best = kind == .chat ? count : try fields.integer("best_of", choices) ?? count
-        guard best >= count else {
-            throw .badRequest("best_of must be at least n, got best_of=\(best), n=\(count).", parameter: "best_of")
-        }
-        let older = try fields.integer("max_tokens", 1...Int.max)
-        switch kind {
-        case .chat: tokensMax = try fields.integer("max_completion_tokens", 1...Int.max) ?? older
-        // OpenAI's default for text completions, which vLLM keeps.
-        case .completion: tokensMax = older ?? 16
-        }
-        tokensMin = try fields.integer("min_tokens", 0...Int.max) ?? 0
-        if let tokensMax, tokensMin > tokensMax {
-            throw .badRequest(
-                "min_tokens must be less than or equal to max_tokens=\(tokensMax), got \(tokensMin).",
-                parameter: "min_tokens")
-        }
-        ignoresEnd = try fields.bool("ignore_eos") ?? false
-        stops = try fields.stops()
-        seed = try fields.integer("seed", Int.min...Int.max)
-        self.overrunTokens = overrunTokens
-    }
-
-    /// - Parameter room: Tokens that the context has left after the prompt; at least one.
-    func choices(
-        prompt: PromptTokens, room: Int, generator: inout SplitMix64
-    ) -> [GenerationRequest.Choice] {
-        let limit = tokensMax ?? room
-        // A seed makes the answer a function of the request alone.
-        var seeded = seed.map { SplitMix64(seed: UInt64(bitPattern: Int64($0)) ^ prompt.seed) }
-        return (0..<best).map { index in
-            let text = FillerText(seed: seeded?.next() ?? generator.next())
-            var lengths = SplitMix64(seed: text.seed)
-            let drawn = ignoresEnd ? limit : max(tokensMin, AnswerLength.draw(using: &lengths))
-            var choice = GenerationRequest.Choice(
-                seed: text.seed, tokens: min(drawn, limit), visibleBytes: .max,
-                finishReason: drawn >= limit ? "length" : "stop", isHidden: index >= count)
-            if let overrunTokens {
-                choice.tokens = (tokensMax ?? choice.tokens) + overrunTokens
-                choice.finishReason = "length"
-            } else if let stop = text.stop(at: stops, tokens: choice.tokens, tokensMin: tokensMin) {
-                choice.tokens = stop.tokens
-                choice.visibleBytes = stop.visibleBytes
-                choice.finishReason = "stop"
-                choice.stopText = stop.text
-            }
-            return choice
-        }
-    }
-}
-
-/// What `/v1/embeddings` asks.
-struct EmbeddingRequest {
-    static let dimensionsMax = 4_096
-
-    var inputs: [PromptTokens]
-    var isBase64: Bool
-    var dimensions: Int?
-
-    init(body: JSONValue, model: NodeModel) throws(NodeRefusal) {
-        try model.check(body)
-        let fields = RequestFields(body)
-        inputs = try fields.prompts("input")
-        let format = try fields.string("encoding_format") ?? "float"
-        guard format == "float" || format == "base64" else {
-            throw .badRequest("'encoding_format' must be 'float' or 'base64'.", parameter: "encoding_format")
-        }
-        isBase64 = format == "base64"
-        dimensions = try fields.integer("dimensions", 1...Self.dimensionsMax)
-        for input in inputs where input.count > model.contextTokensMax {
-            throw .badRequest(
-                "This model's maximum context length is \(model.contextTokensMax) tokens. However, you requested "
-                    + "\(input.count) tokens. Please reduce the length of the input.", parameter: "input")
-        }
-    }
+    var speaksAnthropic: Bool { if case .generation(.messages) = self { true } else { false } }
 }

@@ -11,6 +11,8 @@ struct PromptTokens {
     static let tokensPerMediaPart = 256
 
     private(set) var bytes: [UInt8] = []
+    /// Tokens that end a text and hold less than four of its bytes: how many.
+    private var partial: [Int: Int] = [:]
 
     var count: Int { bytes.count / Self.bytesPerToken }
 
@@ -20,10 +22,13 @@ struct PromptTokens {
         pad()
     }
 
-    /// One token each.
+    /// One token each. An identifier is the token's bytes as a little-endian word, plus its length times 2^32 where it is
+    /// shorter than four.
     mutating func append(tokenIDs: [Int64]) {
         bytes.reserveCapacity(bytes.count + tokenIDs.count * Self.bytesPerToken)
         for identifier in tokenIDs {
+            let length = Int(truncatingIfNeeded: identifier >> 32)
+            if (1..<Self.bytesPerToken).contains(length) { partial[count] = length }
             let word = UInt32(truncatingIfNeeded: identifier)
             for shift in [0, 8, 16, 24] as [UInt32] { bytes.append(UInt8(truncatingIfNeeded: word >> shift)) }
         }
@@ -65,11 +70,24 @@ struct PromptTokens {
         }
     }
 
-    /// Token identifiers, for `/tokenize`.
-    var tokenIDs: [UInt32] {
-        stride(from: 0, to: bytes.count, by: Self.bytesPerToken).map { start in
-            bytes[start..<start + Self.bytesPerToken].reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
+    /// Token identifiers, for `/tokenize`; ``append(tokenIDs:)`` of them is this prompt again.
+    var tokenIDs: [Int64] {
+        (0..<count).map { index in
+            let word = bytes[index * Self.bytesPerToken..<(index + 1) * Self.bytesPerToken].reversed()
+                .reduce(Int64(0)) { $0 << 8 | Int64($1) }
+            return word | Int64(partial[index] ?? 0) << 32
         }
+    }
+
+    /// The bytes that a token stands for.
+    func content(ofToken index: Int) -> ArraySlice<UInt8> {
+        let start = index * Self.bytesPerToken
+        return bytes[start..<start + (partial[index] ?? Self.bytesPerToken)]
+    }
+
+    /// What the tokens say.
+    var text: String {
+        String(decoding: (0..<count).flatMap { content(ofToken: $0) }, as: UTF8.self)
     }
 
     /// A seed that equal prompts share.
@@ -77,7 +95,9 @@ struct PromptTokens {
 
     private mutating func pad() {
         let rest = bytes.count % Self.bytesPerToken
-        if rest > 0 { bytes.append(contentsOf: repeatElement(0, count: Self.bytesPerToken - rest)) }
+        guard rest > 0 else { return }
+        bytes.append(contentsOf: repeatElement(0, count: Self.bytesPerToken - rest))
+        partial[count - 1] = rest
     }
 
     /// FNV-1a with a final mix.

@@ -2,7 +2,7 @@ import JSON
 
 /// Typed reading of a request's fields: a wrong type or range is a 400 that names the field.
 struct RequestFields {
-    private let body: JSONValue
+    let body: JSONValue
 
     init(_ body: JSONValue) {
         self.body = body
@@ -34,70 +34,73 @@ struct RequestFields {
         return number
     }
 
+    func number(_ name: String, _ range: ClosedRange<Double>) throws(NodeRefusal) -> Double? {
+        guard let value = body.field(name) else { return nil }
+        guard let number = value.double else { throw .badRequest("'\(name)' must be a number.", parameter: name) }
+        guard range.contains(number) else {
+            throw .badRequest(
+                "\(name) must be in [\(range.lowerBound), \(range.upperBound)], got \(number).", parameter: name)
+        }
+        return number
+    }
+
+    /// Reads what only a real model would heed, for the sake of its errors.
+    func checkSampling() throws(NodeRefusal) {
+        _ = try number("temperature", 0...2)
+        _ = try number("top_p", 0...1)
+        _ = try number("presence_penalty", -2...2)
+        _ = try number("frequency_penalty", -2...2)
+    }
+
+    /// Which logprobs an answer shows; nil for none.
+    func logprobs(_ kind: GenerationRequest.Kind) throws(NodeRefusal) -> TokenLogprobs? {
+        let counts = 0...TokenLogprobs.topMax
+        switch kind {
+        case .chat:
+            let top = try integer("top_logprobs", counts)
+            guard try bool("logprobs") ?? false else {
+                guard top ?? 0 == 0 else {
+                    throw .badRequest(
+                        "when using `top_logprobs`, `logprobs` must be set to true.", parameter: "top_logprobs")
+                }
+                return nil
+            }
+            return TokenLogprobs(top: top ?? 0)
+        case .completion: return try integer("logprobs", counts).map { TokenLogprobs(top: $0) }
+        case .responses:
+            let include = body.field("include")?.array ?? []
+            let top = try integer("top_logprobs", counts) ?? 0
+            return include.contains("message.output_text.logprobs") ? TokenLogprobs(top: top) : nil
+        case .messages: return nil
+        }
+    }
+
     func object(_ name: String) throws(NodeRefusal) -> RequestFields? {
         guard let value = body.field(name) else { return nil }
         guard case .object = value else { throw .badRequest("'\(name)' must be an object.", parameter: name) }
         return RequestFields(value)
     }
 
-    func stops() throws(NodeRefusal) -> [String] {
+    func stops(_ name: String = "stop") throws(NodeRefusal) -> [String] {
         let texts: [JSONValue]
-        switch body.field("stop") {
+        switch body.field(name) {
         case nil: return []
         case .string(let text): texts = [.string(text)]
         case .array(let values): texts = values
-        default: throw .badRequest("'stop' must be a string or a list of strings.", parameter: "stop")
+        default: throw .badRequest("'\(name)' must be a string or a list of strings.", parameter: name)
         }
         guard texts.count <= GenerationRequest.stopsMax else {
-            throw .badRequest("'stop' has at most \(GenerationRequest.stopsMax) strings.", parameter: "stop")
+            throw .badRequest("'\(name)' has at most \(GenerationRequest.stopsMax) strings.", parameter: name)
         }
         var stops: [String] = []
         for case let text in texts {
             guard case .string(let stop) = text, stop.utf8.count <= GenerationRequest.stopBytesMax else {
                 throw .badRequest(
-                    "'stop' must be strings of at most \(GenerationRequest.stopBytesMax) bytes.", parameter: "stop")
+                    "'\(name)' must be strings of at most \(GenerationRequest.stopBytesMax) bytes.", parameter: name)
             }
             stops.append(stop)
         }
         return stops
-    }
-
-    /// The messages of a chat with the template around them; tools count, as they stand in the real prompt.
-    func conversation() throws(NodeRefusal) -> PromptTokens {
-        guard case .array(let messages)? = body.field("messages"), !messages.isEmpty else {
-            throw .badRequest("'messages' must be a list of at least one message.", parameter: "messages")
-        }
-        var prompt = PromptTokens()
-        if let tools = body.field("tools") {
-            prompt.appendMessageStart(role: "tools")
-            prompt.append(text: tools.text)
-        }
-        for message in messages {
-            guard case .string(let role)? = message.field("role") else {
-                throw .badRequest("Each of 'messages' must be an object with a 'role'.", parameter: "messages")
-            }
-            prompt.appendMessageStart(role: role)
-            switch message.field("content") {
-            case nil: break
-            case .string(let text): prompt.append(text: text)
-            case .array(let parts):
-                for part in parts {
-                    if case .string(let text) = part {
-                        prompt.append(text: text)
-                    } else if case .string(let text)? = part.field("text") {
-                        prompt.append(text: text)
-                    } else if case .string? = part.field("type") {
-                        prompt.append(mediaPart: part.text)
-                    } else {
-                        throw .badRequest("Each part of 'content' must have a 'type'.", parameter: "messages")
-                    }
-                }
-            default: throw .badRequest("'content' must be a string or a list of parts.", parameter: "messages")
-            }
-            if let calls = message.field("tool_calls") { prompt.append(text: calls.text) }
-        }
-        prompt.appendConversationEnd()
-        return prompt
     }
 
     /// A text, a list of texts, token ids, or a list of token id lists.

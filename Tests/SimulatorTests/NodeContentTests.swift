@@ -177,8 +177,8 @@ import Testing
             (#"{"messages":[{"role":"user"}],"max_tokens":0}"#, 400, "max_tokens"),
             (#"{"messages":[{"role":"user"}],"max_tokens":"5"}"#, 400, "max_tokens"),
             (#"{"messages":[{"role":"user"}],"max_tokens":1.5}"#, 400, "max_tokens"),
-            (#"{"messages":[{"role":"user"}],"max_tokens":5000}"#, 400, "messages"),
-            (#"{"messages":[{"role":"user"}],"max_tokens":9223372036854775807}"#, 400, "messages"),
+            (#"{"messages":[{"role":"user"}],"max_tokens":5000}"#, 400, "input_tokens"),
+            (#"{"messages":[{"role":"user"}],"max_tokens":9223372036854775807}"#, 400, "input_tokens"),
             (#"{"messages":[{"role":"user"}],"max_tokens":5,"min_tokens":6}"#, 400, "min_tokens"),
             (#"{"messages":[{"role":"user"}],"n":0}"#, 400, "n"),
             (#"{"messages":[{"role":"user"}],"n":129}"#, 400, "n"),
@@ -202,7 +202,7 @@ import Testing
             body: try JSONValue(
                 parsing: "{\"messages\":[{\"role\":\"user\"}],\"stream\":true,\"ignore_eos\":true\(fields)}"),
             model: NodeModel(name: "m", contextTokensMax: 1_000), generator: &generator, overrunTokens: nil)
-        let renderer = AnswerRenderer(kind: .chat, id: "0", created: 1, model: "\"m\"")
+        let renderer = request.renderer(AnswerIdentity(id: "0", created: 1, model: "\"m\""))
         return (request, AnswerStateMachine(request: request, renderer: renderer, faults: .none, isChunked: true))
     }
 
