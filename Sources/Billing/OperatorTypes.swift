@@ -65,11 +65,13 @@ package struct KeySummary: Hashable, Sendable {
     package var lastFour: String
     package var status: AccountStatus
     package var limits: Limits
+    /// All that it may use; nil for every model.
+    package var models: Set<ModelID>?
     package var createdAt: WallTime
 
     package init(
         id: KeyID, org: OrgID, name: String, lastFour: String, status: AccountStatus, limits: Limits,
-        createdAt: WallTime
+        models: Set<ModelID>? = nil, createdAt: WallTime
     ) {
         self.id = id
         self.org = org
@@ -77,6 +79,7 @@ package struct KeySummary: Hashable, Sendable {
         self.lastFour = lastFour
         self.status = status
         self.limits = limits
+        self.models = models
         self.createdAt = createdAt
     }
 }

@@ -60,6 +60,8 @@ struct RequestFields {
     static let bodyBytesMax = 64 * 1024
     /// Longest name or reference, in bytes.
     static let textBytesMax = 128
+    /// Models that an error lists.
+    static let modelsShownMax = 32
     /// Largest limit that is taken, whatever its unit.
     static let limitMax: Int64 = 1_000_000_000_000
 
@@ -153,6 +155,40 @@ struct RequestFields {
         LimitsUpdate(
             requestsPerMinute: try limit("rpm"), tokensPerMinute: try limit("tpm"),
             concurrency: try limit("concurrency"))
+    }
+
+    /// A list of models by id or alias, or null for every model.
+    ///
+    /// - Parameter known: What this gateway's configuration names: id or alias to id.
+    /// - Throws: `invalid_request` for a name that is not among them: a key that is restricted to a misspelt model could
+    ///   do nothing.
+    func models(_ name: String, known: [String: ModelID]) throws(AdminFailure) -> Change<Set<ModelID>> {
+        switch members[name] {
+        case nil: return .keep
+        case .null: return .unlimited
+        case .array(let values) where (1...KeyRecord.modelsMax).contains(values.count):
+            var models: Set<ModelID> = []
+            for value in values {
+                guard case .string(let text) = value else {
+                    throw AdminFailure(.invalidRequest, "'\(name)' must be a list of models' names.")
+                }
+                guard let model = known[text] else { throw Self.unknownModel(text, known: known) }
+                models.insert(model)
+            }
+            return .set(models)
+        default:
+            throw AdminFailure(
+                .invalidRequest,
+                "'\(name)' must be a list of 1 to \(KeyRecord.modelsMax) models, or null for every model.")
+        }
+    }
+
+    private static func unknownModel(_ text: String, known: [String: ModelID]) -> AdminFailure {
+        let ids = Set(known.values).sorted().map(\.rawValue)
+        let shown = ids.prefix(modelsShownMax).joined(separator: ", ") + (ids.count > modelsShownMax ? ", ..." : "")
+        return AdminFailure(
+            .invalidRequest,
+            "There is no model '\(printable(text))'; configured are \(ids.isEmpty ? "none" : shown).")
     }
 
     private func required<Value>(_ value: Value?, _ name: String) throws(AdminFailure) -> Value {

@@ -26,7 +26,7 @@ package struct DemoAccount: Sendable {
             for key in try await store.keys(org: Self.org) where key.name == Self.keyName && key.status == .active {
                 _ = try await store.revokeKey(key.id)
             }
-            return try await store.createKey(org: Self.org, name: Self.keyName, limits: .unlimited).secret
+            return try await store.createKey(org: Self.org, name: Self.keyName, limits: .unlimited, models: nil).secret
         } catch {
             throw CommandFailure(error.message)
         }

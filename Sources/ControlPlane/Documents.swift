@@ -98,10 +98,12 @@ package struct KeyDocument: Codable, Sendable {
     @OrNull package var rpm: Int?
     @OrNull package var tpm: Int?
     @OrNull package var concurrency: Int?
+    /// Sorted; null for every model.
+    @OrNull package var models: [String]?
     package var createdAt: String
 
     enum CodingKeys: String, CodingKey {
-        case id, org, name, last4, status, rpm, tpm, concurrency
+        case id, org, name, last4, status, rpm, tpm, concurrency, models
         case createdAt = "created_at"
     }
 
@@ -114,6 +116,7 @@ package struct KeyDocument: Codable, Sendable {
         rpm = key.limits.requestsPerMinute
         tpm = key.limits.tokensPerMinute
         concurrency = key.limits.concurrency
+        models = key.models.map { $0.sorted().map(\.rawValue) }
         createdAt = key.createdAt.rfc3339
     }
 }

@@ -23,13 +23,16 @@ package protocol OperatorStore: Sendable {
     ) async throws(OperatorFailure) -> OrgSummary
     func setOrgStatus(_ id: OrgID, _ status: AccountStatus) async throws(OperatorFailure) -> OrgSummary
 
+    /// - Parameter models: All that it may use; nil for every model.
     /// - Returns: The key and its secret, which nobody can read again.
     func createKey(
-        org: OrgID, name: String, limits: Limits
+        org: OrgID, name: String, limits: Limits, models: Set<ModelID>?
     ) async throws(OperatorFailure) -> (summary: KeySummary, secret: String)
     func keys(org: OrgID) async throws(OperatorFailure) -> [KeySummary]
     func key(_ id: KeyID) async throws(OperatorFailure) -> KeySummary
-    func updateKey(_ id: KeyID, name: String?, limits: LimitsUpdate) async throws(OperatorFailure) -> KeySummary
+    func updateKey(
+        _ id: KeyID, name: String?, limits: LimitsUpdate, models: Change<Set<ModelID>>
+    ) async throws(OperatorFailure) -> KeySummary
     func revokeKey(_ id: KeyID) async throws(OperatorFailure) -> KeySummary
 
     func prices() async throws(OperatorFailure) -> [PriceEntry]

@@ -9,6 +9,9 @@ package protocol GatewayControl: Sendable {
     /// - Throws: ``OperatorFailure``: `notFound` for a node that is not configured, `storeUnavailable`.
     func setCordoned(_ isCordoned: Bool, node: NodeID) async throws
 
+    /// Every name that a model is asked for by, ids and aliases, and the id that it stands for.
+    func modelNames() async -> [String: ModelID]
+
     /// The Prometheus text of every shard, summed now.
     func metricsText() async -> String
 

@@ -53,6 +53,17 @@ struct LimitArgument: ExpressibleByArgument {
     }
 }
 
+/// Names of models, commas between them.
+struct ModelListArgument: ExpressibleByArgument {
+    let value: JSONValue
+
+    init?(argument: String) {
+        let names = argument.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
+        guard names.allSatisfy({ ModelID($0) != nil }) else { return nil }
+        value = .array(names.map { .string($0) })
+    }
+}
+
 /// Dollars as people write them: `25`, `0.000001`.
 struct DollarArgument: ExpressibleByArgument {
     let amount: NanoUSD

@@ -17,6 +17,7 @@ struct Key: ParsableCommand {
                 Examples:
                   tollgate key create --org acme
                   tollgate key create --org acme --name batch --rpm 60 --concurrency 4
+                  tollgate key create --org acme --models llama-3.1-8b,bge-m3
                   KEY=$(tollgate key create --org acme --json | jq -r .key)
                 """)
 
@@ -26,12 +27,16 @@ struct Key: ParsableCommand {
         @Option(help: "A name for people.")
         var name: String?
 
+        @Option(help: ArgumentHelp("All that it may use, by id or alias; every model if not given.", valueName: "a,b"))
+        var models: ModelListArgument?
+
         @OptionGroup var limits: LimitOptions
         @OptionGroup var output: OutputOptions
 
         func run() throws {
             var body = limits.members
             body["org"] = .string(org.rawValue)
+            if let models { body["models"] = models.value }
             if let name { body["name"] = .string(name) }
             let key: CreatedKeyDocument = try AdminClient.fromEnvironment().call(.post, ["keys"], body: body)
             guard !output.json else { return try Output.json(key) }
@@ -59,12 +64,12 @@ struct Key: ParsableCommand {
             guard !output.json else { return try Output.json(keys) }
             var table = TextTable(
                 .left("ID"), .left("NAME"), .left("LAST 4"), .left("STATUS"), .right("RPM"), .right("TPM"),
-                .right("CONCURRENCY"), .left("CREATED"))
+                .right("CONCURRENCY"), .left("MODELS"), .left("CREATED"))
             for key in keys {
                 table.add([
                     .init(key.id), .init(key.name), .init(key.last4), Present.status(key.status),
                     Present.limit(key.rpm), Present.limit(key.tpm), Present.limit(key.concurrency),
-                    .init(key.createdAt),
+                    Key.models(key), .init(key.createdAt),
                 ])
             }
             Output.table(table)
@@ -91,12 +96,14 @@ struct Key: ParsableCommand {
 
     struct Update: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Change a key's name or limits.",
+            abstract: "Change a key's name, limits or models.",
             discussion: """
                 What is not named stays.
 
                 Examples:
                   tollgate key update 4fT9kQ2mXa7B --rpm 120 --tpm unlimited
+                  tollgate key update 4fT9kQ2mXa7B --models llama-3.1-8b
+                  tollgate key update 4fT9kQ2mXa7B --all-models
                 """)
 
         @Argument(help: "The key's id.")
@@ -105,17 +112,28 @@ struct Key: ParsableCommand {
         @Option(help: "A name for people.")
         var name: String?
 
+        @Option(help: ArgumentHelp("All that it may use, by id or alias.", valueName: "a,b"))
+        var models: ModelListArgument?
+
+        @Flag(help: "It may use every model.")
+        var allModels = false
+
         @OptionGroup var limits: LimitOptions
         @OptionGroup var output: OutputOptions
 
         func validate() throws {
-            guard name != nil || !limits.isEmpty else {
+            guard name != nil || !limits.isEmpty || models != nil || allModels else {
                 throw ValidationError("Nothing to change: name at least one option.")
+            }
+            guard models == nil || !allModels else {
+                throw ValidationError("--models and --all-models exclude each other: name one of them.")
             }
         }
 
         func run() throws {
             var body = limits.members
+            if let models { body["models"] = models.value }
+            if allModels { body["models"] = .null }
             if let name { body["name"] = .string(name) }
             try Key.present(AdminClient.fromEnvironment().call(.patch, ["keys", id.rawValue], body: body), output)
         }
@@ -151,7 +169,12 @@ struct Key: ParsableCommand {
         table.add(["requests a minute", Present.limit(key.rpm)])
         table.add(["tokens a minute", Present.limit(key.tpm)])
         table.add(["concurrency", Present.limit(key.concurrency)])
+        table.add(["models", models(key)])
         table.add(["created", .init(key.createdAt)])
         Output.table(table)
+    }
+
+    private static func models(_ key: KeyDocument) -> TextTable.Cell {
+        .init(key.models?.joined(separator: ",") ?? "all")
     }
 }

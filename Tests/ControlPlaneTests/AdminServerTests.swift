@@ -165,6 +165,32 @@ import Testing
         }
     }
 
+    @Test func aKeysModelsAreCheckedAgainstWhatIsConfigured() async throws {
+        try await Harness.run { server in
+            _ = try await server.send("POST", "/admin/v1/orgs", #"{"id":"acme"}"#)
+            let made = try await server.send(
+                "POST", "/admin/v1/keys", #"{"org":"acme","models":["gpt-4o-mini","bge","llama-3.1-8b"]}"#)
+            #expect(made.status == 201)
+            #expect(try made.json()["models"] == .array([.string("bge"), .string("llama-3.1-8b")]))
+            guard case .string(let id)? = try made.json()["id"] else { throw Reply.Malformed() }
+            let path = "/admin/v1/keys/\(id)"
+            let kept = try await server.send("PATCH", path, #"{"name":"b"}"#)
+            #expect(try kept.json()["models"] == made.json()["models"])
+            let fewer = try await server.send("PATCH", path, #"{"models":["bge"]}"#)
+            #expect(try fewer.json()["models"] == .array([.string("bge")]))
+            let all = try await server.send("PATCH", path, #"{"models":null}"#)
+            #expect(try all.json()["models"] == .null)
+            let unknown = try await server.send("PATCH", path, #"{"models":["bge","lama"]}"#)
+            #expect(unknown.status == 400)
+            #expect(unknown.text.contains("There is no model 'lama'; configured are bge, llama-3.1-8b."))
+            let many = (0...64).map { _ in "\"bge\"" }.joined(separator: ",")
+            for models in ["[]", "\"bge\"", "[1]", "[\(many)]"] {
+                #expect(try await server.send("PATCH", path, "{\"models\":\(models)}").status == 400, "\(models)")
+            }
+            #expect(try await server.send("GET", path).json()["models"] == .null)
+        }
+    }
+
     @Test func modelsWithSlashesHavePrices() async throws {
         try await Harness.run { server in
             let body = #"{"input_usd":"0.05","cached_input_usd":"0","output_usd":"0.08"}"#

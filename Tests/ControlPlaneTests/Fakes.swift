@@ -98,14 +98,14 @@ final class FakeOperatorStore: OperatorStore {
     }
 
     func createKey(
-        org: OrgID, name: String, limits: Limits
+        org: OrgID, name: String, limits: Limits, models: Set<ModelID>?
     ) async throws(OperatorFailure) -> (summary: KeySummary, secret: String) {
         try access { state throws(OperatorFailure) in
             let owner = try Self.org(org, in: state)
             guard state.keys.count < owner.keysMax else { throw OperatorFailure(.limitReached, "Too many keys.") }
             let key = KeySummary(
                 id: KeyID(unchecked: "4fT9kQ2mXa7\(state.keys.count)"), org: org, name: name, lastFour: "cret",
-                status: .active, limits: limits, createdAt: Self.time)
+                status: .active, limits: limits, models: models, createdAt: Self.time)
             state.keys[key.id] = key
             return (key, Self.secret)
         }
@@ -121,11 +121,14 @@ final class FakeOperatorStore: OperatorStore {
         try access { state throws(OperatorFailure) in try Self.key(id, in: state) }
     }
 
-    func updateKey(_ id: KeyID, name: String?, limits: LimitsUpdate) async throws(OperatorFailure) -> KeySummary {
+    func updateKey(
+        _ id: KeyID, name: String?, limits: LimitsUpdate, models: Change<Set<ModelID>>
+    ) async throws(OperatorFailure) -> KeySummary {
         try access { state throws(OperatorFailure) in
             var key = try Self.key(id, in: state)
             key.name = name ?? key.name
             key.limits = limits.applied(to: key.limits)
+            key.models = models.applied(to: key.models)
             state.keys[id] = key
             return key
         }
@@ -232,6 +235,11 @@ final class FakeGateway: GatewayControl {
         cordoned.withLock { cordoned in
             if isCordoned { cordoned.insert(node) } else { cordoned.remove(node) }
         }
+    }
+
+    func modelNames() async -> [String: ModelID] {
+        let llama = ModelID(unchecked: "llama-3.1-8b")
+        return ["llama-3.1-8b": llama, "gpt-4o-mini": llama, "bge": ModelID(unchecked: "bge")]
     }
 
     func metricsText() async -> String { "tollgate_up 1\n" }

@@ -235,9 +235,8 @@ struct ConfigurationTests {
 
     private static let nodeFaults: [(String, String)] = [
         ("site: nowhere", "gate.yaml:4: nodes[0].site: \"nowhere\" is not in sites: add it there"),
-        ("url: https://x", "gate.yaml:4: nodes[0].url: \"https://x\" https to nodes is not built yet"),
         ("url: https://u:p@x", "gate.yaml:4: nodes[0].url: must not carry a user or password: use api_key"),
-        ("url: x:80", "gate.yaml:4: nodes[0].url: \"x:80\" must begin with http://"),
+        ("url: x:80", "gate.yaml:4: nodes[0].url: \"x:80\" must begin with http:// or https://"),
         ("url: http://", "gate.yaml:4: nodes[0].url: \"http://\" has no usable host and port"),
         ("url: http://h:0", "gate.yaml:4: nodes[0].url: \"http://h:0\" has no usable host and port"),
         ("url: http://h/v1", "gate.yaml:4: nodes[0].url: \"http://h/v1\" ends in /v1"),
@@ -250,7 +249,7 @@ struct ConfigurationTests {
         ("models: {}", "gate.yaml:4: nodes[0].models: is empty"),
         ("models: { a: \"\" }", "gate.yaml:4: nodes[0].models.a: \"\" is not 1 to 256 bytes"),
         ("max_concurrency: 0", "gate.yaml:4: nodes[0].max_concurrency: \"0\" is out of bounds"),
-        ("ca: node-ca.pem", "gate.yaml:4: nodes[0].ca: https to nodes is not built yet: remove the key"),
+        ("ca: node-ca.pem", "gate.yaml:4: nodes[0].ca: is for nodes at https://: remove it, or change the url"),
     ]
 
     @Test(arguments: Self.nodeFaults)
@@ -288,10 +287,6 @@ struct ConfigurationTests {
             "routing.policy: \"predicted_cost\" is not built yet: use least_tokens"
         ),
         ("redis: { url: rediss://x }", "redis.url: the Redis URL's scheme rediss:// is not built yet"),
-        ("models: [ { id: a, aliases: [b] } ]", "models[0].aliases: aliases of models are not built yet"),
-        ("models: [ { id: a, clamps: {} } ]", "models[0].clamps: clamps are not built yet"),
-        ("models: [ { id: a, fallbacks: [] } ]", "models[0].fallbacks: fallbacks to other models are not built yet"),
-        ("models: [ { id: a, defaults: {} } ]", "models[0].defaults: defaults of request fields are not built yet"),
         ("models: [ { id: a, tokenizer: f } ]", "models[0].tokenizer: tokenizers are not built yet"),
     ]
 

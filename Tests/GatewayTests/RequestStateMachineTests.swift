@@ -8,7 +8,7 @@ private typealias Machine = RequestStateMachine
 /// What can happen to a request, as the table drives it.
 private enum Event: CaseIterable {
     case keyAuthenticated, bodyCompleted, answeredLocally, prepared, refused, holdGranted, dispatched
-    case fallbackChosen
+    case fallbackChosen, requestWritten
     case attemptFailedRetryable, attemptFailed, answerCompleted, answerBegan, streamCompleted
     case interruptedEmpty, interruptedDelivered, clientClosed, expiredEmpty, expiredDelivered
 
@@ -22,6 +22,7 @@ private enum Event: CaseIterable {
         case .holdGranted: machine.holdGranted()
         case .dispatched: machine.dispatched()
         case .fallbackChosen: machine.fallbackChosen()
+        case .requestWritten: machine.requestWritten()
         case .attemptFailedRetryable: machine.attemptFailed(failure, mayRetry: true)
         case .attemptFailed: machine.attemptFailed(failure, mayRetry: false)
         case .answerCompleted: machine.answerCompleted()
@@ -49,7 +50,8 @@ private let routes: [(name: String, events: [Event])] = [
     ("preparing", [.keyAuthenticated, .bodyCompleted]),
     ("reserving", [.keyAuthenticated, .bodyCompleted, .prepared]),
     ("routing", [.keyAuthenticated, .bodyCompleted, .prepared, .holdGranted]),
-    ("awaiting", [.keyAuthenticated, .bodyCompleted, .prepared, .holdGranted, .dispatched]),
+    ("connecting", [.keyAuthenticated, .bodyCompleted, .prepared, .holdGranted, .dispatched]),
+    ("awaiting", [.keyAuthenticated, .bodyCompleted, .prepared, .holdGranted, .dispatched, .requestWritten]),
     ("answering", [.keyAuthenticated, .bodyCompleted, .prepared, .holdGranted, .dispatched, .answerBegan]),
     ("finished", [.clientClosed]),
 ]
@@ -95,8 +97,15 @@ private let table: [String: [Event: Machine.Action]] = [
         .clientClosed: exit(.release, .none),
         .expiredEmpty: exit(.release, .error(failure)), .expiredDelivered: exit(.release, .error(failure)),
     ],
+    "connecting": [
+        .requestWritten: .none, .attemptFailedRetryable: .route, .attemptFailed: exit(.release, .error(failure)),
+        .answerCompleted: exit(.settleUsage, .completion), .answerBegan: .beginAnswer(.eventStream),
+        .clientClosed: exit(.release, .none, cancels: true),
+        .expiredEmpty: exit(.release, .error(failure), cancels: true),
+        .expiredDelivered: exit(.release, .error(failure), cancels: true),
+    ],
     "awaiting": [
-        .attemptFailedRetryable: .route, .attemptFailed: exit(.release, .error(failure)),
+        .requestWritten: .none, .attemptFailedRetryable: .route, .attemptFailed: exit(.release, .error(failure)),
         .answerCompleted: exit(.settleUsage, .completion), .answerBegan: .beginAnswer(.eventStream),
         .clientClosed: exit(.settleDelivered, .none, cancels: true),
         .expiredEmpty: exit(.release, .error(failure), cancels: true),
@@ -121,6 +130,7 @@ private let illegalExits: [String: Machine.Action] = [
     "preparing": exit(.nothing, .error(internalFailure)),
     "reserving": exit(.abandon, .error(internalFailure)),
     "routing": exit(.release, .error(internalFailure)),
+    "connecting": exit(.release, .error(internalFailure), cancels: true),
     "awaiting": exit(.release, .error(internalFailure), cancels: true),
     "answering": exit(.release, .errorEvent(internalFailure), cancels: true),
 ]

@@ -2,6 +2,8 @@ import Foundation
 import Gateway
 import NIOCore
 import NIOPosix
+import NIOSSL
+import Support
 import Testing
 
 /// A node that does what a test says, byte by byte.
@@ -88,7 +90,9 @@ final class UpstreamTestNode: Sendable {
     }
 
     /// - Parameter reads: False for a node that takes connections and reads nothing of them.
-    init(group: any EventLoopGroup, reads: Bool = true) async throws {
+    /// - Parameter tls: Who it says it is, over TLS; nil for plain HTTP.
+    init(group: any EventLoopGroup, reads: Bool = true, tls: TestCertificates.Pair? = nil) async throws {
+        let context = try tls.map { try NIOSSLContext(configuration: $0.serverConfiguration()) }
         let (stream, continuation) = AsyncStream<Connection>.makeStream()
         accepted = stream
         channel = try await ServerBootstrap(group: group)
@@ -97,7 +101,12 @@ final class UpstreamTestNode: Sendable {
             .childChannelInitializer { channel in
                 let (bytes, inbound) = AsyncStream<ByteBuffer>.makeStream()
                 continuation.yield(Connection(channel: channel, inbound: bytes))
-                return channel.pipeline.addHandler(Inbound(inbound))
+                return channel.eventLoop.makeCompletedFuture {
+                    if let context {
+                        try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: context))
+                    }
+                    try channel.pipeline.syncOperations.addHandler(Inbound(inbound))
+                }
             }
             .bind(host: "127.0.0.1", port: 0).get()
     }
@@ -216,5 +225,13 @@ struct UpstreamTestHarness: Sendable {
         try await run { $0.closeNow() }
         try await group.shutdownGracefully()
         try await nodeGroup.shutdownGracefully()
+    }
+}
+
+extension TestCertificates.Pair {
+    func serverConfiguration() throws -> TLSConfiguration {
+        TLSConfiguration.makeServerConfiguration(
+            certificateChain: try NIOSSLCertificate.fromPEMBytes(Array(certificate.utf8)).map { .certificate($0) },
+            privateKey: .privateKey(try NIOSSLPrivateKey(bytes: Array(key.utf8), format: .pem)))
     }
 }

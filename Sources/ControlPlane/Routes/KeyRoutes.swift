@@ -10,11 +10,12 @@ extension AdminRoute {
             return .json(try await services.store.keys(org: org).map(KeyDocument.init))
         },
         AdminRoute(.post, "/admin/v1/keys") { request, services in
-            let fields = try request.fields("org", "name", "rpm", "tpm", "concurrency")
+            let fields = try request.fields("org", "name", "rpm", "tpm", "concurrency", "models")
             let org: OrgID = try fields.identifier("org")
             let (summary, secret) = try await services.store.createKey(
                 org: org, name: try fields.text("name") ?? "default",
-                limits: try fields.limits().applied(to: .unlimited))
+                limits: try fields.limits().applied(to: .unlimited),
+                models: try fields.models("models", known: services.gateway.modelNames()).applied(to: nil))
             services.audit("key.create", ["org": org.rawValue, "key": summary.id.rawValue])
             return .json(CreatedKeyDocument(summary, secret: secret), status: .created)
         },
@@ -23,9 +24,10 @@ extension AdminRoute {
         },
         AdminRoute(.patch, "/admin/v1/keys/{key}") { request, services in
             let id: KeyID = try request.identifier("key")
-            let fields = try request.fields("name", "rpm", "tpm", "concurrency")
+            let fields = try request.fields("name", "rpm", "tpm", "concurrency", "models")
             let key = try await services.store.updateKey(
-                id, name: try fields.text("name"), limits: try fields.limits())
+                id, name: try fields.text("name"), limits: try fields.limits(),
+                models: try fields.models("models", known: services.gateway.modelNames()))
             services.audit("key.update", ["org": key.org.rawValue, "key": id.rawValue])
             return .json(KeyDocument(key))
         },

@@ -6,6 +6,7 @@ import Routing
 // From the node's first byte to its last.
 extension Exchange: UpstreamDelegate {
     package func upstreamStarted() {
+        perform(machine.requestWritten())
         guard let assignment else { return }
         loop.services.router.started(assignment, now: MonotonicTime.now())
     }

@@ -192,6 +192,12 @@ extension GatewayServer: GatewayControl {
         try await fleet.setCordoned(isCordoned, node: node)
     }
 
+    package func modelNames() async -> [String: ModelID] {
+        let models = published.withLock { $0.configuration.models }
+        let names = models.flatMap { model in ([model.id] + model.aliases).map { ($0.rawValue, model.id) } }
+        return Dictionary(names, uniquingKeysWith: { first, _ in first })
+    }
+
     package func metricsText() async -> String {
         let shards = (try? await parts.metrics.snapshots()) ?? []
         let spending = parts.services.spending.snapshot

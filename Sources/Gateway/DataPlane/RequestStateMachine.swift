@@ -86,6 +86,8 @@ package struct RequestStateMachine: Sendable {
     package private(set) var state: State
     /// Dispatches so far, the present one included.
     package private(set) var attempts = 0
+    /// Whether some node had the request: an abort costs its prompt from then on.
+    private var hasReachedNode = false
     /// Set where an event met a state that does not expect it.
     package private(set) var illegalEvent: String?
 
@@ -186,6 +188,17 @@ package struct RequestStateMachine: Sendable {
         }
     }
 
+    /// The request was handed to the connection with the node; connecting took until here.
+    package mutating func requestWritten() -> Action {
+        switch state {
+        case .awaiting:
+            hasReachedNode = true
+            return .none
+        case .finished: return .none
+        default: return illegal("requestWritten")
+        }
+    }
+
     // MARK: The node's answer
 
     /// The attempt failed before anything of it went down.
@@ -249,6 +262,7 @@ package struct RequestStateMachine: Sendable {
         case .reserving: return finish(.abandon, .none)
         case .routing: return finish(.release, .none)
         // An abort during prefill is not free: the node worked, and would be the way to steal it.
+        case .awaiting where !hasReachedNode: return finish(.release, .none, cancelsUpstream: true)
         case .awaiting, .answering: return finish(.settleDelivered, .none, cancelsUpstream: true)
         case .finished: return .none
         }

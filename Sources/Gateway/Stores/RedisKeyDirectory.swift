@@ -27,7 +27,7 @@ package final class RedisKeyDirectory {
             switch result {
             case .success(.array(let fields)) where fields.count == 5:
                 guard let record = Self.record(id, fields) else { return completion(.success(nil)) }
-                self.addStatus(of: record, completion: completion)
+                self.addRights(to: record, completion: completion)
             case .success:
                 completion(.failure(.refused("the reply is no directory entry")))
             case .failure(let error):
@@ -36,18 +36,31 @@ package final class RedisKeyDirectory {
         }
     }
 
-    /// The org's own slot says whether it is suspended.
-    private func addStatus(
-        of record: KeyRecord, completion: @escaping (Result<KeyRecord?, LedgerTransportFailure>) -> Void
+    /// The org's own slot says whether it is suspended, and which models the key may use: two questions on their way at
+    /// once, answered in order.
+    private func addRights(
+        to record: KeyRecord, completion: @escaping (Result<KeyRecord?, LedgerTransportFailure>) -> Void
     ) {
+        var record = record
+        var failed: LedgerTransportFailure?
         client.send(["HGET", .string(StoreKeys.account(record.org)), "status"], timeout: Self.timeout) { result in
             switch result {
-            case .success(let status):
-                var record = record
-                record.isOrgSuspended = status.string == AccountStatus.suspended.rawValue
+            case .success(let status): record.isOrgSuspended = status.string == AccountStatus.suspended.rawValue
+            case .failure(let error): failed = Self.failure(error)
+            }
+        }
+        client.send(
+            ["HMGET", .string(StoreKeys.key(record.id, org: record.org)), "status", "models"], timeout: Self.timeout
+        ) { result in
+            switch result {
+            case .success(.array(let fields)) where fields.count == 2:
+                if let failed { return completion(.failure(failed)) }
+                // Without its record a key could do anything, and the ledger admits nothing of it.
+                guard fields[0].string != nil else { return completion(.success(nil)) }
+                record.models = fields[1].string.map(KeyModels.parse)
                 completion(.success(record))
-            case .failure(let error):
-                completion(.failure(Self.failure(error)))
+            case .success: completion(.failure(.refused("the reply is no key's record")))
+            case .failure(let error): completion(.failure(Self.failure(error)))
             }
         }
     }

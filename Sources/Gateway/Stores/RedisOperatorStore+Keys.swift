@@ -5,13 +5,16 @@ import Redis
 extension RedisOperatorStore {
     /// Makes a key. Its secret is in the answer and nowhere else: the store keeps a hash.
     ///
-    /// - Parameter name: May be empty: a key need not have one.
+    /// - Parameters:
+    ///   - name: May be empty: a key need not have one.
+    ///   - models: All that it may use; nil for every model. At most ``KeyRecord/modelsMax``.
     /// - Throws: `notFound`, `limitReached` at the org's cap, `invalid`, `storeUnavailable`.
     package func createKey(
-        org: OrgID, name: String, limits: Limits
+        org: OrgID, name: String, limits: Limits, models: Set<ModelID>?
     ) async throws(OperatorFailure) -> (summary: KeySummary, secret: String) {
         if !name.isEmpty { try check(name: name) }
         try check(limits)
+        try check(models: models)
         let key: String
         let digest: (bytes: [UInt8], pepperID: String)
         do throws(KeyHasherFailure) {
@@ -30,7 +33,8 @@ extension RedisOperatorStore {
 
         let reply = try await run(
             StoreScripts.keyCreate, org,
-            [now, .string(id.rawValue), .string(name), .string(lastFour)] + Self.arguments(limits))
+            [now, .string(id.rawValue), .string(name), .string(lastFour)] + Self.arguments(limits)
+                + [.string(models.map(KeyModels.text) ?? "")])
         let parts = reply.array?.map { $0.string ?? "" } ?? []
         guard parts.first == "ok", let created = parts.last.flatMap({ Int64($0) }) else {
             switch parts.first {
@@ -47,7 +51,7 @@ extension RedisOperatorStore {
             "pepper", .string(digest.pepperID), "last4", .string(lastFour), "status",
             .string(AccountStatus.active.rawValue))
         let summary = KeySummary(
-            id: id, org: org, name: name, lastFour: lastFour, status: .active, limits: limits,
+            id: id, org: org, name: name, lastFour: lastFour, status: .active, limits: limits, models: models,
             createdAt: WallTime(milliseconds: created))
         return (summary, key)
     }
@@ -71,14 +75,25 @@ extension RedisOperatorStore {
         return summary
     }
 
+    /// What changes of `models` holds on every gateway within a second.
+    ///
     /// - Throws: `notFound`, `invalid`, `storeUnavailable`.
     package func updateKey(
-        _ id: KeyID, name: String?, limits: LimitsUpdate
+        _ id: KeyID, name: String?, limits: LimitsUpdate, models: Change<Set<ModelID>>
     ) async throws(OperatorFailure) -> KeySummary {
         if let name { try check(name: name) }
         try check(limits)
+        try check(models: models.applied(to: nil))
         let org = try await owner(of: id)
-        try await update(id, org, [.string(name ?? ""), ""] + Self.arguments(limits))
+        let allowed: RESPArgument =
+            switch models {
+            case .keep: ""
+            case .set(let models): .string(KeyModels.text(models))
+            case .unlimited: "-"
+            }
+        try await update(id, org, [.string(name ?? ""), ""] + Self.arguments(limits) + [allowed])
+        // Gateways keep what a key may use; the limits they ask for with each request.
+        if models != .keep { _ = try await command("INCR", .string(StoreKeys.authVersion)) }
         return try await key(id)
     }
 
@@ -89,7 +104,7 @@ extension RedisOperatorStore {
         let org = try await owner(of: id)
         let revoked = AccountStatus.revoked.rawValue
         // The org's slot first: from then on no SYNC admits the key, whatever a gateway has cached.
-        try await update(id, org, ["", .string(revoked), "", "", ""])
+        try await update(id, org, ["", .string(revoked), "", "", "", ""])
         _ = try await command("HSET", .string(StoreKeys.directory(id)), "status", .string(revoked))
         _ = try await command("INCR", .string(StoreKeys.authVersion))
         return try await key(id)
@@ -98,6 +113,14 @@ extension RedisOperatorStore {
     private func update(_ id: KeyID, _ org: OrgID, _ arguments: [RESPArgument]) async throws(OperatorFailure) {
         let reply = try await run(StoreScripts.keyUpdate, org, [.string(id.rawValue)] + arguments)
         guard reply.string == "ok" else { throw Self.unknown(id) }
+    }
+
+    private func check(models: Set<ModelID>?) throws(OperatorFailure) {
+        guard let models else { return }
+        guard (1...KeyRecord.modelsMax).contains(models.count) else {
+            throw OperatorFailure(
+                .invalid, "A key is restricted to 1 to \(KeyRecord.modelsMax) models, or not at all.")
+        }
     }
 
     private func owner(of id: KeyID) async throws(OperatorFailure) -> OrgID {

@@ -84,6 +84,7 @@ extension KeySummary {
             limits: Limits(
                 requestsPerMinute: record.int("rpm"), tokensPerMinute: record.int("tpm"),
                 concurrency: record.int("conc")),
+            models: record["models"].map(KeyModels.parse),
             createdAt: WallTime(milliseconds: record.number("created") ?? 0))
     }
 }

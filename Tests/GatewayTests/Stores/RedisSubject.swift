@@ -76,10 +76,10 @@ struct RedisSubject: AuditorSubject {
         _ = try await store.updateOrg(id, name: nil, creditLimit: nil, limits: Self.update(limits))
     }
     func createKey(org: OrgID, limits: Limits) async throws -> KeyID {
-        try await store.createKey(org: org, name: "A key", limits: limits).summary.id
+        try await store.createKey(org: org, name: "A key", limits: limits, models: nil).summary.id
     }
     func setLimits(_ key: KeyID, org: OrgID, _ limits: Limits) async throws {
-        _ = try await store.updateKey(key, name: nil, limits: Self.update(limits))
+        _ = try await store.updateKey(key, name: nil, limits: Self.update(limits), models: .keep)
     }
     func revokeKey(_ key: KeyID, org: OrgID) async throws {
         _ = try await store.revokeKey(key)

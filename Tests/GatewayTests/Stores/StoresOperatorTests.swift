@@ -117,12 +117,49 @@ private func code(_ body: () async throws(OperatorFailure) -> Void) async -> Ope
         await fixture.session.close()
     }
 
+    @Test func aKeysModelsAreKeptAndTheDirectoryTellsThem() async throws {
+        let fixture = try await StoreFixture.start()
+        let store = fixture.store
+        _ = try await store.createOrg(id: acme, name: "Acme", openingCredit: nil, limits: nil, keysMax: nil)
+        let some: Set<ModelID> = [llama, ModelID(unchecked: "meta/llama:3")]
+        let made = try await store.createKey(org: acme, name: "k", limits: .unlimited, models: some).summary
+        #expect(made.models == some)
+        #expect(try await store.key(made.id) == made)
+        #expect(try await store.keys(org: acme) == [made])
+        #expect(try await lookup(made.id, fixture)?.models == some)
+
+        let version = try await fixture.store.command("GET", .string(StoreKeys.authVersion)).string
+        _ = try await store.updateKey(made.id, name: "other", limits: .keep, models: .keep)
+        #expect(try await store.key(made.id).models == some)
+        #expect(try await fixture.store.command("GET", .string(StoreKeys.authVersion)).string == version)
+        _ = try await store.updateKey(made.id, name: nil, limits: .keep, models: .set([llama]))
+        #expect(try await lookup(made.id, fixture)?.models == [llama])
+        #expect(try await fixture.store.command("GET", .string(StoreKeys.authVersion)).string != version)
+        let free = try await store.updateKey(made.id, name: nil, limits: .keep, models: .unlimited)
+        #expect(free.models == nil)
+        let record = try #require(try await lookup(made.id, fixture))
+        #expect(record.models == nil)
+        #expect(record.mayUse(ModelID(unchecked: "any")))
+
+        let many = Set((0...KeyRecord.modelsMax).map { ModelID(unchecked: "m\($0)") })
+        for models in [[], many] {
+            #expect(
+                await code { () throws(OperatorFailure) in
+                    _ = try await store.createKey(org: acme, name: "k", limits: .unlimited, models: models)
+                } == .invalid)
+        }
+        // A key whose record is gone could do anything: it is nobody's.
+        _ = try await fixture.store.command("DEL", .string(StoreKeys.key(made.id, org: acme)))
+        #expect(try await lookup(made.id, fixture) == nil)
+        await fixture.session.close()
+    }
+
     @Test func keyIsShownOnceAndStoredNowhereInClear() async throws {
         let fixture = try await StoreFixture.start()
         let store = fixture.store
         _ = try await store.createOrg(id: acme, name: "Acme", openingCredit: usd(1), limits: nil, keysMax: nil)
         let (summary, secret) = try await store.createKey(
-            org: acme, name: "CI", limits: Limits(requestsPerMinute: 60))
+            org: acme, name: "CI", limits: Limits(requestsPerMinute: 60), models: nil)
         #expect(summary.lastFour == String(secret.suffix(4)))
         #expect(try await store.keys(org: acme) == [summary])
         #expect(try await store.key(summary.id) == summary)
@@ -142,7 +179,7 @@ private func code(_ body: () async throws(OperatorFailure) -> Void) async -> Ope
         let fixture = try await StoreFixture.start()
         let store = fixture.store
         _ = try await store.createOrg(id: acme, name: "Acme", openingCredit: nil, limits: nil, keysMax: nil)
-        let (summary, secret) = try await store.createKey(org: acme, name: "CI", limits: .unlimited)
+        let (summary, secret) = try await store.createKey(org: acme, name: "CI", limits: .unlimited, models: nil)
         let parsed = try #require(KeyFormat.parse(secret))
         let hasher = try KeyHasher(peppers: try Peppers(StoreFixture.peppers))
         let found = try #require(try await lookup(summary.id, fixture))
@@ -164,11 +201,11 @@ private func code(_ body: () async throws(OperatorFailure) -> Void) async -> Ope
         let fixture = try await StoreFixture.start()
         let store = fixture.store
         _ = try await store.createOrg(id: acme, name: "Acme", openingCredit: nil, limits: nil, keysMax: 2)
-        let first = try await store.createKey(org: acme, name: "1", limits: .unlimited)
-        _ = try await store.createKey(org: acme, name: "2", limits: .unlimited)
+        let first = try await store.createKey(org: acme, name: "1", limits: .unlimited, models: nil)
+        _ = try await store.createKey(org: acme, name: "2", limits: .unlimited, models: nil)
         func third() async -> OperatorFailure.Code? {
             await code { () throws(OperatorFailure) in
-                _ = try await store.createKey(org: acme, name: "3", limits: .unlimited)
+                _ = try await store.createKey(org: acme, name: "3", limits: .unlimited, models: nil)
             }
         }
         #expect(await third() == .limitReached)

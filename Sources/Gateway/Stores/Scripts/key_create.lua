@@ -3,7 +3,7 @@
 --
 -- KEYS[1]  tg:{org}:a
 -- ARGV     now (tests only; empty means this server's clock), id, name, last four, rpm, tpm, concurrency (empty:
---          unlimited)
+--          unlimited), models (ids with a space between; empty: every model)
 -- Reply    {'ok', created}, {'unknown'}, {'exists'}, or {'cap', cap} where the org has as many active keys as it may
 
 local call = redis.call
@@ -27,6 +27,7 @@ call('HSET', record, 'status', 'active', 'name', ARGV[3], 'last4', ARGV[4], 'cre
 for n, field in ipairs({ 'rpm', 'tpm', 'conc' }) do
     if ARGV[4 + n] ~= '' then call('HSET', record, field, ARGV[4 + n]) end
 end
+if ARGV[8] ~= '' then call('HSET', record, 'models', ARGV[8]) end
 call('SADD', prefix .. 'keys', ARGV[2])
 call('HSET', account, 'keys', string.format('%.0f', keys + 1))
 return { 'ok', now }

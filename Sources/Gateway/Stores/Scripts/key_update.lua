@@ -2,7 +2,8 @@
 -- Changes what a key is called and may do, or revokes it for good.
 --
 -- KEYS[1]  tg:{org}:a
--- ARGV     id, name, status, rpm, tpm, concurrency; empty keeps, '-' takes a limit away
+-- ARGV     id, name, status, rpm, tpm, concurrency, models (ids with a space between); empty keeps, '-' takes a limit
+--          away
 -- Reply    'ok' or 'unknown'
 
 local call = redis.call
@@ -14,7 +15,7 @@ local status = call('HGET', record, 'status')
 if not status then return 'unknown' end
 local keys = tonumber(call('HGET', account, 'keys'))
 
-for n, field in ipairs({ 'rpm', 'tpm', 'conc' }) do
+for n, field in ipairs({ 'rpm', 'tpm', 'conc', 'models' }) do
     local value = ARGV[3 + n]
     if value == '-' then
         call('HDEL', record, field)
