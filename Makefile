@@ -9,7 +9,7 @@ BENCH_PACKAGES := $(PACKAGES) nginx wrk python3
 # Test suites that need no server.
 QUICK := DomainTests|JSONTests|OpenAIProtocolTests|RoutingTests|BillingTests|ArchitectureTests
 
-.PHONY: run build test quick lint bench test-real packages bench-packages clean
+.PHONY: run build test quick lint bench test-conformance test-real packages bench-packages clean
 
 run: build
 	@exec $(BINARY) demo $(ARGS)
@@ -20,6 +20,11 @@ build: packages
 test: packages lint
 	$(SWIFT) build --build-tests
 	$(SWIFT) test --skip-build --no-parallel
+	@scripts/test-conformance.sh
+
+# Real clients against a debug build that is there already.
+test-conformance:
+	@scripts/test-conformance.sh $(ARGS)
 
 quick: packages
 	$(SWIFT) test --filter '$(QUICK)'
@@ -40,4 +45,4 @@ bench-packages:
 	@scripts/install-packages.sh $(BENCH_PACKAGES)
 
 clean:
-	rm -rf .build .venv-real
+	rm -rf .build .venv-real .venv-conformance .venv-litellm

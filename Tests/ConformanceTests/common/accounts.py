@@ -4,15 +4,24 @@ import json
 import math
 from decimal import Decimal
 
-import httpx2
-import openai
-
 from contract import Contract
+from gateway import Gateway
 from processes import wait_until
-from stack import Gateway, cost_nanousd
 
 NANO = 1_000_000_000
 CONTRACT = Contract()
+
+
+def tokens_seen(usage) -> tuple[int, int, int]:
+    """Prompt, cached and completion tokens of a usage as any of the clients gives it."""
+    told = usage if isinstance(usage, dict) else usage.model_dump()
+    if told.get("input_tokens") is not None:
+        cached = (told.get("input_tokens_details") or {}).get("cached_tokens") or 0
+        # Anthropic counts what was read from a cache apart from its input.
+        apart = told.get("cache_read_input_tokens") or 0
+        return told["input_tokens"] + apart, cached + apart, told.get("output_tokens") or 0
+    cached = (told.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return told["prompt_tokens"], cached, told.get("completion_tokens") or 0
 
 
 class Account:
@@ -29,19 +38,23 @@ class Account:
         self.charged: dict[str, dict] = {}
         self.refused: list[str] = []
 
-    def client(self, api_key: str | None = None, **options) -> openai.OpenAI:
+    def client(self, api_key: str | None = None, **options):
         """The official client, without retries of its own; `sent_bodies` notes the size of each request's body.
 
         Every answer is held against openapi.yaml on its way.
         """
+        import openai
+
         hooks = {"request": [self._note_body], "response": [CONTRACT.check]}
         http = openai.DefaultHttpxClient(event_hooks=hooks)
         return openai.OpenAI(
-            base_url=self.gateway.base_url,
-            api_key=api_key or self.key["key"],
-            max_retries=0,
-            http_client=http,
-            **options,
+            **{
+                "base_url": self.gateway.base_url,
+                "api_key": api_key or self.key["key"],
+                "max_retries": 0,
+                "http_client": http,
+                **options,
+            }
         )
 
     def _note_body(self, request) -> None:
@@ -58,11 +71,9 @@ class Account:
         assert entry["estimated"] is estimated
         assert entry["price_version"] == 1
         if usage is not None:
-            details = getattr(usage, "prompt_tokens_details", None)
-            cached = (details.cached_tokens if details else 0) or 0
-            seen = (usage.prompt_tokens, cached, getattr(usage, "completion_tokens", None) or 0)
-            assert seen == (entry["prompt_tokens"], entry["cached_tokens"], entry["completion_tokens"])
-        cost = cost_nanousd(model, entry["prompt_tokens"], entry["cached_tokens"], entry["completion_tokens"])
+            told = (entry["prompt_tokens"], entry["cached_tokens"], entry["completion_tokens"])
+            assert tokens_seen(usage) == told
+        cost = self.gateway.cost_nanousd(model, entry["prompt_tokens"], entry["cached_tokens"], entry["completion_tokens"])
         assert entry["amount_nanousd"] == -cost
         line = self.gateway.access_line(request_id)
         assert (line["org"], line["key_id"], line["model"]) == (self.org, self.key["id"], model)
@@ -77,7 +88,7 @@ class Account:
         return entry
 
     def expect_refusal(
-        self, error: openai.APIStatusError, status: int, code: str | None, retries: bool | None = None
+        self, error, status: int, code: str | None, retries: bool | None = None
     ) -> dict:
         """Checks a refused request's error object and headers; its request must leave no entry.
 
@@ -148,6 +159,8 @@ class Account:
             assert sum(row[field] for row in rows) == sum(entry[field] for entry in self.charged.values())
 
 
-def raw_client(gateway: Gateway) -> httpx2.Client:
+def raw_client(gateway: Gateway):
     """Plain HTTP, for what the official client does not send."""
+    import httpx2
+
     return httpx2.Client(base_url=gateway.base_url, timeout=60, event_hooks={"response": [CONTRACT.check]})
