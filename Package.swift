@@ -12,6 +12,13 @@ let nio: [Target.Dependency] = [
     .product(name: "NIOPosix", package: "swift-nio"),
 ]
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
+/// TLS and HTTP/2, of the data plane's listener and its tests only.
+let nioSecure: [Target.Dependency] = [
+    .product(name: "NIOTLS", package: "swift-nio"),
+    .product(name: "NIOSSL", package: "swift-nio-ssl"),
+    .product(name: "NIOHTTP2", package: "swift-nio-http2"),
+    .product(name: "NIOHPACK", package: "swift-nio-http2"),
+]
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
@@ -22,6 +29,8 @@ let package = Package(
     products: [.executable(name: "tollgate", targets: ["tollgate"])],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.6"),
+        .package(url: "https://github.com/apple/swift-nio-http2.git", from: "1.46.0"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
         .package(url: "https://github.com/hummingbird-project/hummingbird.git", from: "2.28.1", traits: []),
@@ -48,7 +57,7 @@ let package = Package(
             dependencies: [
                 "Domain", "JSON", "OpenAIProtocol", "Routing", "Billing", "Redis", "COpenSSL", nioHTTP1, logging,
                 .product(name: "Yams", package: "Yams"),
-            ] + nio,
+            ] + nio + nioSecure,
             resources: [.embedInCode("Stores/Scripts")],
             swiftSettings: strict
         ),
@@ -90,7 +99,7 @@ let package = Package(
         .testTarget(name: "RedisTests", dependencies: ["Redis", "Support", nioEmbedded], swiftSettings: strict),
         .testTarget(
             name: "GatewayTests",
-            dependencies: ["Gateway", "Support", nioEmbedded, nioHTTP1],
+            dependencies: ["Gateway", "Support", nioEmbedded, nioHTTP1] + nioSecure,
             swiftSettings: strict
         ),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Support"], swiftSettings: strict),
@@ -101,7 +110,7 @@ let package = Package(
         ),
         .testTarget(
             name: "EndToEndTests",
-            dependencies: ["Domain", "JSON", "Simulator", "Support"] + nio,
+            dependencies: ["Domain", "JSON", "Simulator", "Support"] + nio + nioSecure,
             swiftSettings: strict
         ),
         .testTarget(name: "ArchitectureTests", swiftSettings: strict),

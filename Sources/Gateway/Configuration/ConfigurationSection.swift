@@ -158,6 +158,36 @@ final class ConfigurationSection {
         }
     }
 
+    /// The scalars in the list under `key`, each parsed; those that are a problem (which is then noted) are left out.
+    func texts<Value>(
+        _ key: String, countMax: Int, _ parse: (String) throws(UnitFailure) -> Value
+    ) -> [Value] {
+        guard let entry = entry(key), !Self.isNull(entry.node) else { return [] }
+        guard case .sequence(let sequence) = entry.node else {
+            problem(key, "must be a list: write [a, b]")
+            return []
+        }
+        guard sequence.count <= countMax else {
+            problem(key, "has \(sequence.count) entries; at most \(countMax) are allowed")
+            return []
+        }
+        return sequence.enumerated().compactMap { index, node in
+            let name = "\(keyPath(key))[\(index)]"
+            let line = node.mark?.line ?? entry.line
+            guard case .scalar(let scalar) = node, !Self.isNull(node) else {
+                findings.problem(line: line, key: name, "must be a single value")
+                return nil
+            }
+            guard let text = findings.interpolated(scalar.string, line: line, key: name) else { return nil }
+            do throws(UnitFailure) {
+                return try parse(text)
+            } catch {
+                findings.problem(line: line, key: name, "\"\(Self.shown(scalar.string))\" \(error.message)")
+                return nil
+            }
+        }
+    }
+
     /// The section's own keys, for mappings whose keys are names. They all become known.
     func names() -> [String] {
         for entry in entries { known.append(entry.key) }
