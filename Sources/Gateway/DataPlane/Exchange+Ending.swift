@@ -95,9 +95,11 @@ extension Exchange {
     // MARK: Answer
 
     func answerHead(status: Int, contentType: StaticString) -> AnswerHead {
-        AnswerHead(
+        var head = AnswerHead(
             status: status, contentType: contentType, requestID: requestID.description,
             processingMilliseconds: MonotonicTime.now().nanoseconds(since: acceptedAt) / 1_000_000, rates: rates)
+        addCORS(to: &head)
+        return head
     }
 
     private func answer(_ answer: RequestStateMachine.Answer) {
@@ -123,6 +125,8 @@ extension Exchange {
             writer.endStream()
         } else if largeAnswer != nil {
             writer.endStream()
+        } else if let preflight = preflightHead() {
+            writer.writeAnswer(preflight, body: ByteBuffer())
         } else {
             answerStatus = 200
             writer.writeAnswer(answerHead(status: 200, contentType: "application/json"), body: heldAnswer)
@@ -134,7 +138,7 @@ extension Exchange {
         let status = ErrorEnvelope.status(of: failure.code, upstream: upstreamStatus)
         answerStatus = status
         var head = answerHead(status: status, contentType: "application/json")
-        head.extra = ErrorEnvelope.headers(for: failure)
+        head.extra += ErrorEnvelope.headers(for: failure)
         if failure.code == .methodNotAllowed, case .methodNotAllowed(let allow) = incoming?.route {
             head.extra.append((name: "allow", value: allow))
         }

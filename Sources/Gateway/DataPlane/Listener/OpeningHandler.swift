@@ -39,6 +39,7 @@ final class OpeningHandler: ChannelInboundHandler, RemovableChannelHandler, Time
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
         loop.register(self)
+        if loop.isDraining { return context.close(promise: nil) }
         timer = loop.wheel.schedule(
             at: MonotonicTime.now().advanced(byNanoseconds: loop.snapshot.timeouts.header), target: self, kind: 0)
     }
@@ -96,7 +97,7 @@ final class OpeningHandler: ChannelInboundHandler, RemovableChannelHandler, Time
             return context.close(promise: nil)
         }
         if rest.readableBytes > 0 {
-            context.pipeline.fireChannelRead(NIOAny(rest))
+            context.pipeline.fireChannelRead(rest)
             context.pipeline.fireChannelReadComplete()
         }
     }
