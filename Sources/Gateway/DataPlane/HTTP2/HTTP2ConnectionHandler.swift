@@ -7,8 +7,9 @@ import NIOHTTP2
 /// Ownership: the loop's connection table holds it while it is open; its ``HTTP2StreamHandler``s hold the requests.
 ///
 /// Close: without a stream for `timeouts.idle` (`timeouts.header` before the first), at a connection error, and after the
-/// last stream where the gateway drains. A GOAWAY goes first: at a drain one that lets streams on their way still in,
-/// at the end one with the last stream that was served, so that the client knows what it may send again.
+/// last stream where the gateway drains. A GOAWAY goes first. At a drain there are two, since streams may be on their way:
+/// one that lets them in, with a PING; once that is answered, one with the last stream that is served, so that the client
+/// knows what it may send again elsewhere.
 final class HTTP2ConnectionHandler: ChannelInboundHandler, TimerTarget, ClientConnection {
     typealias InboundIn = HTTP2Frame
     typealias OutboundOut = HTTP2Frame
@@ -20,6 +21,9 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler, TimerTarget, ClientCo
         case draining
         case closed
     }
+
+    /// Tells the drain's PING from others; the bits mean nothing.
+    private static let drainPing = HTTP2PingData(withInteger: 0x746F_6C6C_6761_7465)
 
     let loop: LoopContext
     let limits: HTTP2Limits
@@ -55,12 +59,22 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler, TimerTarget, ClientCo
         context.fireChannelInactive()
     }
 
-    /// Frames of the connection itself have been acted upon by the handler in front.
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {}
+    /// Frames of the connection itself have been acted upon by the handler in front; here only a drain's PING counts.
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard case .ping(Self.drainPing, ack: true) = unwrapInboundIn(data).payload, case .draining = state,
+            !streams.isEmpty
+        else { return }
+        writeGoAway(lastStreamID: lastStreamID)
+    }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         // One stream's fault must not take the others along; that stream has been reset.
         guard !Self.isOfOneStream(error) else { return }
+        // More streams than were granted: the GOAWAY is written, and what runs may end.
+        if error is NIOHTTP2Errors.MaxStreamsViolation, !streams.isEmpty {
+            if case .open = state { state = .draining }
+            return
+        }
         context.close(promise: nil)
     }
 
@@ -73,7 +87,7 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler, TimerTarget, ClientCo
 
     private static func isOfOneStream(_ error: any Error) -> Bool {
         switch error {
-        case is NIOHTTP2Errors.StreamError, is NIOHTTP2Errors.StreamClosed, is NIOHTTP2Errors.MaxStreamsViolation,
+        case is NIOHTTP2Errors.StreamError, is NIOHTTP2Errors.StreamClosed,
             is NIOHTTP2Errors.MissingPseudoHeader, is NIOHTTP2Errors.DuplicatePseudoHeader,
             is NIOHTTP2Errors.PseudoHeaderAfterRegularHeader, is NIOHTTP2Errors.UnknownPseudoHeader,
             is NIOHTTP2Errors.UnsupportedPseudoHeader, is NIOHTTP2Errors.InvalidPseudoHeaders,
@@ -100,7 +114,11 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler, TimerTarget, ClientCo
         switch state {
         case .open: armIdle(loop.snapshot.timeouts.idle)
         // Not at once: the stream's last frame may be among those being written now.
-        case .draining: armIdle(0)
+        case .draining:
+            context?.eventLoop.assumeIsolated().execute { [weak self] in
+                guard let self, self.streams.isEmpty else { return }
+                self.context?.close(promise: nil)
+            }
         case .closed: break
         }
     }
@@ -111,8 +129,10 @@ final class HTTP2ConnectionHandler: ChannelInboundHandler, TimerTarget, ClientCo
         guard case .open = state else { return }
         state = .draining
         guard !streams.isEmpty else { return sayGoodbye() }
-        // Streams that the client opened before it hears of this are served.
         writeGoAway(lastStreamID: .maxID)
+        context?.writeAndFlush(
+            wrapOutboundOut(HTTP2Frame(streamID: .rootStream, payload: .ping(Self.drainPing, ack: false))),
+            promise: nil)
     }
 
     func drainExpired() {

@@ -4,7 +4,7 @@ import NIOHTTP2
 /// What one HTTP/2 connection may ask of the gateway. Every kind of flood has its bound: who passes one loses the
 /// connection, and is told so in a GOAWAY.
 package struct HTTP2Limits: Sendable {
-    /// Streams open at once; one more is refused.
+    /// Streams open at once; one more ends the connection, when those that run have ended.
     static let streamsMax = 100
     /// Streams that the client resets in a ``rateWindow`` (CVE-2023-44487).
     static let resetsMax = 300
