@@ -12,8 +12,13 @@ let nio: [Target.Dependency] = [
     .product(name: "NIOPosix", package: "swift-nio"),
 ]
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
-let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
-let nioTLS: Target.Dependency = .product(name: "NIOTLS", package: "swift-nio")
+// TLS on both sides and HTTP/2: of the data plane and its tests only.
+let nioSecure: [Target.Dependency] = [
+    .product(name: "NIOTLS", package: "swift-nio"),
+    .product(name: "NIOSSL", package: "swift-nio-ssl"),
+    .product(name: "NIOHTTP2", package: "swift-nio-http2"),
+    .product(name: "NIOHPACK", package: "swift-nio-http2"),
+]
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
@@ -25,6 +30,7 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.6"),
+        .package(url: "https://github.com/apple/swift-nio-http2.git", from: "1.46.0"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
         .package(url: "https://github.com/hummingbird-project/hummingbird.git", from: "2.28.1", traits: []),
@@ -49,10 +55,9 @@ let package = Package(
         .target(
             name: "Gateway",
             dependencies: [
-                "Domain", "JSON", "OpenAIProtocol", "Routing", "Billing", "Redis", "COpenSSL", nioHTTP1, nioSSL,
-                nioTLS, logging,
+                "Domain", "JSON", "OpenAIProtocol", "Routing", "Billing", "Redis", "COpenSSL", nioHTTP1, logging,
                 .product(name: "Yams", package: "Yams"),
-            ] + nio,
+            ] + nio + nioSecure,
             resources: [.embedInCode("Stores/Scripts"), .embedInCode("OpenAPI/openapi.yaml")],
             swiftSettings: strict
         ),
@@ -94,7 +99,7 @@ let package = Package(
         .testTarget(name: "RedisTests", dependencies: ["Redis", "Support", nioEmbedded], swiftSettings: strict),
         .testTarget(
             name: "GatewayTests",
-            dependencies: ["Gateway", "Support", nioEmbedded, nioHTTP1, nioSSL],
+            dependencies: ["Gateway", "Support", nioEmbedded, nioHTTP1] + nioSecure,
             swiftSettings: strict
         ),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Support"], swiftSettings: strict),
@@ -105,7 +110,7 @@ let package = Package(
         ),
         .testTarget(
             name: "EndToEndTests",
-            dependencies: ["Domain", "JSON", "Simulator", "Support"] + nio,
+            dependencies: ["Domain", "JSON", "Simulator", "Support"] + nio + nioSecure,
             swiftSettings: strict
         ),
         .testTarget(name: "ArchitectureTests", swiftSettings: strict),

@@ -12,6 +12,7 @@ package struct Failure: Error, Hashable, Sendable {
         case unsupportedMediaType
         case missingKey
         case invalidKey
+        case failedKeyLimit
         case keyStoreUnavailable
         case orgSuspended
         case bodyTooLarge

@@ -18,7 +18,7 @@ package enum ErrorEnvelope {
         case .lengthRequired: 411
         case .bodyTooLarge: 413
         case .unsupportedMediaType: 415
-        case .requestTooLargeForLimit, .rateLimitRequests, .rateLimitTokens, .rateLimitConcurrency,
+        case .failedKeyLimit, .requestTooLargeForLimit, .rateLimitRequests, .rateLimitTokens, .rateLimitConcurrency,
             .insufficientQuota:
             429
         case .headersTooLarge: 431
@@ -42,7 +42,7 @@ package enum ErrorEnvelope {
             "invalid_request_error"
         case .orgSuspended: "permission_error"
         case .requestTooLargeForLimit, .rateLimitTokens: "tokens"
-        case .rateLimitRequests, .rateLimitConcurrency: "requests"
+        case .failedKeyLimit, .rateLimitRequests, .rateLimitConcurrency: "requests"
         case .insufficientQuota: "insufficient_quota"
         case .keyStoreUnavailable, .overloadedBuffers, .storeUnavailable, .journalUnavailable, .draining, .noCapacity,
             .upstreamInvalid, .upstreamUnavailable, .upstreamTimeout, .internalError:
@@ -70,7 +70,7 @@ package enum ErrorEnvelope {
         case .invalidRequest: "invalid_request"
         case .modelNotFound: "model_not_found"
         case .contextLengthExceeded: "context_length_exceeded"
-        case .requestTooLargeForLimit, .rateLimitRequests, .rateLimitTokens, .rateLimitConcurrency:
+        case .failedKeyLimit, .requestTooLargeForLimit, .rateLimitRequests, .rateLimitTokens, .rateLimitConcurrency:
             "rate_limit_exceeded"
         case .insufficientQuota: "insufficient_quota"
         case .draining: "shutting_down"

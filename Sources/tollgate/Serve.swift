@@ -132,7 +132,7 @@ private struct DataPlaneService: Service {
     }
 }
 
-/// Reloads on SIGHUP and when the file changes; a bad file keeps the last good configuration and says so.
+/// Reloads on SIGHUP and when the file changes, or the certificate or key that it names; a bad one keeps the last good configuration and says so.
 private struct ConfigurationReloader: Service {
     static let pollInterval = Duration.seconds(1)
 
@@ -158,11 +158,18 @@ private struct ConfigurationReloader: Service {
     }
 
     private func watchFile() async {
-        var known = FileStamp(file)
+        var known: [String: FileStamp?] = [:]
+        for name in [file] + server.watchedFiles { known[name] = .some(FileStamp(name)) }
         while (try? await Task.sleep(for: Self.pollInterval)) != nil {
-            let stamp = FileStamp(file)
-            if stamp != known, stamp != nil { await reload() }
-            known = stamp
+            // A reload may name other files: those were just read.
+            let names = [file] + server.watchedFiles
+            var hasChanged = false
+            for name in names {
+                let stamp = FileStamp(name)
+                if let before = known[name], stamp != before, stamp != nil { hasChanged = true }
+                known[name] = .some(stamp)
+            }
+            if hasChanged { await reload() }
         }
     }
 

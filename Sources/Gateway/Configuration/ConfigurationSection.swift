@@ -163,7 +163,7 @@ final class ConfigurationSection {
     func values<Value: Hashable>(
         _ key: String, countMax: Int, _ parse: (String) throws(UnitFailure) -> Value
     ) -> [Value] {
-        guard let entry = entry(key) else { return [] }
+        guard let entry = entry(key), !Self.isNull(entry.node) else { return [] }
         guard case .sequence(let sequence) = entry.node else {
             problem(key, "must be a list: write [a, b]")
             return []

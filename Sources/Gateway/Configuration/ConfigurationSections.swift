@@ -14,16 +14,13 @@ struct ConfigurationSections {
 
     /// nil only where a problem was found.
     func read() -> GatewayConfiguration? {
-        root.notBuiltYet(["tls"], "TLS on the listener is")
         root.notBuiltYet(["queue"], "queueing for capacity is")
-        root.notBuiltYet(["trusted_proxies", "proxy_protocol"], "reading the client's address from a proxy is")
-        root.notBuiltYet(["failed_keys"], "limiting failed keys is")
-        root.notBuiltYet(["cors"], "CORS is")
         root.notBuiltYet(["webhooks"], "sending webhooks is")
         root.notBuiltYet(["discovery"], "discovering nodes is")
         root.notBuiltYet(["join_token"], "registering of nodes by themselves is")
 
         let listen = root.value("listen", Units.listenAddress) ?? ListenAddress(host: "0.0.0.0", port: 8080)
+        let listener = ListenerSections(root: root, findings: findings).read()
         let admin = readAdmin(dataPlane: listen)
         let redisURL = readRedisURL()
         let journal = readJournal()
@@ -46,8 +43,8 @@ struct ConfigurationSections {
 
         guard let admin else { return nil }
         return GatewayConfiguration(
-            listen: listen, admin: admin, redisURL: redisURL, journal: journal, limits: limits, timeouts: timeouts,
-            retry: retry, stream: stream, models: models, sites: sites, nodes: nodes, routing: routing,
+            listen: listen, listener: listener, admin: admin, redisURL: redisURL, journal: journal, limits: limits,
+            timeouts: timeouts, retry: retry, stream: stream, models: models, sites: sites, nodes: nodes, routing: routing,
             orgDefaults: orgDefaults,
             eventLoops: eventLoops, accessLog: accessLog)
     }

@@ -6,6 +6,8 @@ import Routing
 package struct GatewayConfiguration: Sendable {
     /// The data plane's listener. Port 0 asks the kernel for a free one.
     package var listen: ListenAddress
+    /// How that listener meets its clients.
+    package var listener: ListenerConfiguration
     package var admin: AdminConfiguration
     /// `redis://` or `unix://`. A secret, since it may carry a password.
     package var redisURL: Secret
@@ -35,6 +37,7 @@ package struct GatewayConfiguration: Sendable {
 
     package init(
         listen: ListenAddress = ListenAddress(host: "0.0.0.0", port: 8080),
+        listener: ListenerConfiguration = ListenerConfiguration(),
         admin: AdminConfiguration,
         redisURL: Secret = Secret("redis://127.0.0.1:6379/0"),
         journal: JournalSettings = JournalSettings(),
@@ -52,6 +55,7 @@ package struct GatewayConfiguration: Sendable {
         warnings: [String] = []
     ) {
         self.listen = listen
+        self.listener = listener
         self.admin = admin
         self.redisURL = redisURL
         self.journal = journal
@@ -73,6 +77,7 @@ package struct GatewayConfiguration: Sendable {
     package func keepingWhatNeedsRestart(of old: GatewayConfiguration) -> GatewayConfiguration {
         var kept = self
         kept.listen = old.listen
+        if (listener.tls == nil) != (old.listener.tls == nil) { kept.listener.tls = old.listener.tls }
         kept.admin = old.admin
         kept.redisURL = old.redisURL
         kept.journal = old.journal
@@ -88,6 +93,8 @@ package struct GatewayConfiguration: Sendable {
     package func needsRestart(comparedTo old: GatewayConfiguration) -> [String] {
         var keys: [String] = []
         if listen != old.listen { keys.append("listen") }
+        // On or off only: another certificate, and other files, are taken by a reload.
+        if (listener.tls == nil) != (old.listener.tls == nil) { keys.append("tls") }
         if admin.listen != old.admin.listen { keys.append("admin.listen") }
         if admin.token != old.admin.token { keys.append("admin.token") }
         if redisURL != old.redisURL { keys.append("redis.url") }

@@ -14,7 +14,7 @@ import NIOHTTP1
 /// Close: a closed or half-closed client cancels its exchange. After the connection's last answer only its sending half
 /// closes, when all is written; what the client still sends is read and dropped, at most ``discardedBytesMax`` or for
 /// ``discardedNanoseconds``.
-package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
+package final class DownstreamHandler: ChannelInboundHandler, TimerTarget, ClientConnection {
     package typealias InboundIn = HTTPServerRequestPart
     package typealias OutboundOut = ByteBuffer
 
@@ -45,7 +45,9 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
     private var writer: HTTP1ResponseWriter!
     private var state = State.idle
     private var exchange: Exchange?
-    private var clientAddress = ""
+    /// The connection's other end, unless the PROXY protocol named another.
+    private var clientAddress: String
+    private let isAddressGiven: Bool
     /// The running request's last part has been read.
     private var isRequestWhole = false
     private var timer: TimerToken?
@@ -64,8 +66,11 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
     private var poison: Failure?
     private var readingHolds = 0
 
-    package init(loop: LoopContext) {
+    /// - Parameter clientAddress: What the PROXY protocol said; nil takes the connection's other end.
+    package init(loop: LoopContext, clientAddress: String? = nil) {
         self.loop = loop
+        self.clientAddress = clientAddress ?? ""
+        isAddressGiven = clientAddress != nil
     }
 
     // MARK: Channel
@@ -83,7 +88,7 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
 
     private func connected() {
         guard timer == nil, case .idle = state else { return }
-        clientAddress = context.remoteAddress?.ipAddress ?? ""
+        if !isAddressGiven { clientAddress = context.remoteAddress?.ipAddress ?? "" }
         loop.register(self)
         if loop.isDraining { isLastRequest = true }
         arm(.header, nanoseconds: loop.snapshot.timeouts.header)
@@ -176,7 +181,8 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
         let closes =
             !head.isKeepAlive || incoming.isUpgrade || loop.isDraining || (isLastRequest && waitingRequests == 0)
         writer.reset(isHTTP10: head.version.minor == 0, closes: closes, isHEAD: head.method == .HEAD)
-        let exchange = Exchange(loop: loop, writer: writer, clientAddress: clientAddress)
+        let exchange = Exchange(
+            loop: loop, writer: writer, clientAddress: loop.clientAddress(of: incoming, peer: clientAddress))
         self.exchange = exchange
         exchange.start(incoming)
     }
@@ -308,7 +314,7 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
     }
 
     /// The gateway stops: idle connections close now, others after the answer that they wait for.
-    func drain() {
+    package func drain() {
         isLastRequest = true
         switch state {
         case .idle: closeIdle()
@@ -319,7 +325,7 @@ package final class DownstreamHandler: ChannelInboundHandler, TimerTarget {
     }
 
     /// The drain time is over.
-    func drainExpired() {
+    package func drainExpired() {
         exchange?.drainExpired()
         if case .closed = state { return }
         context.close(promise: nil)

@@ -109,6 +109,7 @@ extension Exchange {
             status: status, contentType: contentType, requestID: requestID.description,
             processingMilliseconds: MonotonicTime.now().nanoseconds(since: acceptedAt) / 1_000_000, rates: rates)
         addModelHeaders(to: &head)
+        addCORS(to: &head)
         return head
     }
 
@@ -135,6 +136,8 @@ extension Exchange {
             writer.endStream()
         } else if largeAnswer != nil {
             writer.endStream()
+        } else if let preflight = preflightHead() {
+            writer.writeAnswer(preflight, body: ByteBuffer())
         } else {
             answerStatus = 200
             writer.writeAnswer(

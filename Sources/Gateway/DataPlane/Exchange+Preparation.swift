@@ -26,14 +26,15 @@ extension Exchange {
     func authenticate(_ head: IncomingHead) {
         switch loop.keys.authenticate(authorization: head.authorization) {
         case .authenticated(let record): keyFound(record)
-        case .invalid(let failure): perform(machine.refused(failure))
+        case .invalid(let failure): keyFailed(failedKeyLimit ?? failure)
         case .lookup(let pending):
+            if let failure = failedKeyLimit { return keyFailed(failure) }
             // The body is read meanwhile; the client may leave meanwhile too, and then nobody waits for the answer.
             loop.keys.lookup(pending) { [weak self] result in
                 guard let self, !self.machine.isFinished else { return }
                 switch result {
                 case .success(let record): self.keyFound(record)
-                case .failure(let failure): self.perform(self.machine.refused(failure))
+                case .failure(let failure): self.keyFailed(failure)
                 }
             }
         }

@@ -137,6 +137,11 @@ package final class GatewayServer: Sendable {
         }
     }
 
+    /// Files besides the configuration whose change asks for a reload: the certificate and its key.
+    package var watchedFiles: [String] {
+        published.withLock { $0.configuration.listener.tls }.map { [$0.certificateFile, $0.keyFile] } ?? []
+    }
+
     /// After the file was moved away by whoever rotates logs.
     package func reopenAccessLog() {
         parts.services.accessLog?.reopen()

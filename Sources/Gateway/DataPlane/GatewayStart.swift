@@ -2,7 +2,6 @@ import Billing
 import Domain
 import Logging
 import NIOCore
-import NIOHTTP1
 import NIOPosix
 import Redis
 import Routing
@@ -163,11 +162,7 @@ extension GatewayServer {
         _ configuration: GatewayConfiguration, loops: [LoopHandle], group: MultiThreadedEventLoopGroup
     ) async throws -> any Channel {
         let byLoop = Dictionary(uniqueKeysWithValues: loops.map { (ObjectIdentifier($0.eventLoop), $0) })
-        let limits = configuration.limits
-        var decoderLimits = NIOHTTPDecoderLimitConfiguration()
-        decoderLimits.maxHeaderFieldSize = limits.headerBytes
-        decoderLimits.maxHeaderListSize = limits.headerBytes
-        let decoder = decoderLimits
+        let pipeline = ClientPipeline(headerBytes: configuration.limits.headerBytes)
         do {
             return try await ServerBootstrap(group: group)
                 .serverChannelOption(.backlog, value: backlog)
@@ -179,7 +174,7 @@ extension GatewayServer {
                 .childChannelInitializer { channel in
                     channel.eventLoop.makeCompletedFuture {
                         guard let loop = byLoop[ObjectIdentifier(channel.eventLoop)]?.context.value else { return }
-                        try initialize(channel, on: loop, decoder: decoder)
+                        try pipeline.initialize(channel, on: loop)
                     }
                 }
                 .bind(host: configuration.listen.host, port: configuration.listen.port).get()
@@ -187,23 +182,6 @@ extension GatewayServer {
             throw GatewayStartFailure(
                 "cannot listen on \(configuration.listen): \(error); is another server running there?")
         }
-    }
-
-    private static func initialize(
-        _ channel: any Channel, on loop: LoopContext, decoder: NIOHTTPDecoderLimitConfiguration
-    ) throws {
-        guard loop.services.connections.load(ordering: .relaxed) < loop.snapshot.limits.connections else {
-            return channel.close(promise: nil)
-        }
-        loop.metrics.count(.connectionsAccepted)
-        // No response encoder and no pipeline handler: the writer frames answers, the handler keeps their order.
-        try channel.pipeline.syncOperations.addHandlers([
-            ByteToMessageHandler(
-                HTTPRequestDecoder(
-                    leftOverBytesStrategy: .dropBytes, informationalResponseStrategy: .drop,
-                    limitConfiguration: decoder)),
-            DownstreamHandler(loop: loop),
-        ])
     }
 
     /// The fleet, the spending tick and the poll for changed keys and prices.

@@ -61,9 +61,13 @@ package final class HTTP1ResponseWriter: ResponseWriter {
         let size = body.readableBytes
         var buffer = context.channel.allocator.buffer(capacity: 512 + (size <= Self.coalescedBodyMax ? size : 0))
         writeHead(head, into: &buffer)
-        buffer.writeStaticString("content-length: ")
-        buffer.writeDecimal(Int64(size))
-        buffer.writeStaticString("\r\n\r\n")
+        if head.status == 204 {
+            buffer.writeStaticString("\r\n")
+        } else {
+            buffer.writeStaticString("content-length: ")
+            buffer.writeDecimal(Int64(size))
+            buffer.writeStaticString("\r\n\r\n")
+        }
         if !isBodiless, size <= Self.coalescedBodyMax { buffer.writeImmutableBuffer(body) }
         bytesWritten += buffer.readableBytes
         if isBodiless || size <= Self.coalescedBodyMax {
@@ -162,8 +166,10 @@ package final class HTTP1ResponseWriter: ResponseWriter {
         buffer.writeStaticString(HTTPStatusText.reason(head.status))
         buffer.writeStaticString("\r\ndate: ")
         buffer.writeImmutableBuffer(clock.now())
-        buffer.writeStaticString("\r\ncontent-type: ")
-        buffer.writeStaticString(head.contentType)
+        if head.status != 204 {
+            buffer.writeStaticString("\r\ncontent-type: ")
+            buffer.writeStaticString(head.contentType)
+        }
         buffer.writeStaticString("\r\nx-request-id: ")
         buffer.writeString(head.requestID)
         if let milliseconds = head.processingMilliseconds {

@@ -16,6 +16,13 @@ package struct IncomingHead {
     package var authorization: String?
     package var traceparent: String?
     package var tracestate: String?
+    /// What proxies say about the client; believed of trusted ones only.
+    package var forwardedFor: String?
+    package var forwarded: String?
+    /// Of a web page: where it comes from, and what it asks leave for.
+    package var origin: String?
+    package var preflightMethod: String?
+    package var preflightHeaders: String?
     /// Why the head cannot be served, where something besides the route is wrong with it.
     package var defect: Failure?
 
@@ -29,11 +36,14 @@ package struct IncomingHead {
         var isOddlyCoded = false
         var jsonBody = true
         var plainKey: String?
+        // Its framing is that of HTTP/2: the codec says `chunked` where no length is known, and adds the Host.
+        let isHTTP2 = head.version.major == 2
         for (name, raw) in head.headers {
             // The parser leaves the blanks that may stand behind a value.
             let value = raw.utf8.last == 0x20 || raw.utf8.last == 0x09 ? Self.withoutBlanks(raw) : raw
             switch name.utf8.count {
             case 4 where Self.equal(name, "host"): hosts += 1
+            case 6 where Self.equal(name, "origin"): origin = origin == nil ? value : ""
             case 6 where Self.equal(name, "expect"): expectsContinue = Self.equal(value, "100-continue")
             case 7 where Self.equal(name, "upgrade"): isUpgrade = true
             case 11 where Self.equal(name, "traceparent"):
@@ -41,6 +51,12 @@ package struct IncomingHead {
                 traceparent = traceparents == 0 ? value : nil
                 traceparents += 1
             case 9 where Self.equal(name, "x-api-key"): plainKey = plainKey == nil ? value : ""
+            case 9 where Self.equal(name, "forwarded"):
+                forwarded = forwarded.map { "\($0),\(value)" } ?? value
+            case 15 where Self.equal(name, "x-forwarded-for"):
+                forwardedFor = forwardedFor.map { "\($0),\(value)" } ?? value
+            case 29 where Self.equal(name, "access-control-request-method"): preflightMethod = value
+            case 30 where Self.equal(name, "access-control-request-headers"): preflightHeaders = value
             case 10 where Self.equal(name, "tracestate"):
                 tracestate = tracestate.map { "\($0),\(value)" } ?? value
             case 12 where Self.equal(name, "content-type"):
@@ -58,13 +74,13 @@ package struct IncomingHead {
         }
         if authorization == nil, let plainKey { authorization = plainKey.isEmpty ? "" : "Bearer \(plainKey)" }
         let hasBody = head.method == .POST || head.method == .PUT || head.method == .PATCH
-        if hosts > 1 || (hosts == 0 && head.version.minor > 0) {
+        if hosts > 1 || (hosts == 0 && (head.version.minor > 0 || isHTTP2)) {
             defect = Failure(.malformedRequest, "The request needs exactly one Host header.")
         } else if isOddlyCoded {
             defect = Failure(
                 .malformedRequest, "Of transfer codings only 'chunked' is accepted, once. Send that, or Content-Length."
             )
-        } else if isChunked, contentLength != nil || head.version.minor == 0 {
+        } else if isChunked, contentLength != nil || (head.version.minor == 0 && !isHTTP2) {
             defect = Failure(
                 .malformedRequest, "The request's length is ambiguous. Send Content-Length or chunks, not both.")
         } else if hasBody, !isChunked, contentLength == nil {

@@ -24,7 +24,7 @@ package final class LoopContext {
     package var retryBudget: RetryBudget
 
     private var pools: [NodeID: UpstreamPool] = [:]
-    private var connections: [ObjectIdentifier: DownstreamHandler] = [:]
+    private var connections: [ObjectIdentifier: any ClientConnection] = [:]
     private var running: [ObjectIdentifier: Exchange] = [:]
     private var cacheSalts: [OrgID: String] = [:]
 
@@ -101,13 +101,13 @@ package final class LoopContext {
     package var connectionCount: Int { connections.count }
     package var runningCount: Int { running.count }
 
-    func register(_ connection: DownstreamHandler) {
+    func register(_ connection: any ClientConnection) {
         connections[ObjectIdentifier(connection)] = connection
         services.connections.wrappingAdd(1, ordering: .relaxed)
         metrics.add(1, to: .connectionsOpen)
     }
 
-    func unregister(_ connection: DownstreamHandler) {
+    func unregister(_ connection: any ClientConnection) {
         if connections.removeValue(forKey: ObjectIdentifier(connection)) != nil {
             metrics.add(-1, to: .connectionsOpen)
             services.connections.wrappingSubtract(1, ordering: .relaxed)

@@ -12,6 +12,8 @@ package final class SharedServices: Sendable {
     package let logger: Logger
     /// Client connections open, for `limits.connections`.
     package let connections = Atomic<Int>(0)
+    /// Taken only for requests without a key that this gateway has vouched for.
+    let failedKeys = Mutex(FailedKeyLimiter())
 
     package init(
         router: SharedRouter, spending: SpendingService, buffers: BufferBudget, accessLog: AccessLog?, logger: Logger
