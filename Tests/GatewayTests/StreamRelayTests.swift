@@ -86,6 +86,12 @@ private func relay(_ parts: [[UInt8]], clientWantsUsage: Bool, completionTokensM
         #expect(!relayed.text.contains("retry") && !relayed.text.contains("node-7"))
     }
 
+    @Test func anEventThatIsNullIsPassedOver() {
+        let relayed = relay([Array(("data: null\n\n" + stream).utf8)], clientWantsUsage: false)
+        #expect(relayed == relay([Array(stream.utf8)], clientWantsUsage: false))
+        #expect(relay([Array("data: nul\n\n".utf8)], clientWantsUsage: false).outcome != .open)
+    }
+
     @Test func whatHasBeenRelayedIsNotKept() {
         var relay = StreamRelay(
             model: ModelID(unchecked: "m"), upstreamModelName: "u", clientWantsUsage: false,

@@ -115,7 +115,8 @@ package struct StreamRelay {
 
     private mutating func relay(_ json: UnsafeRawBufferPointer, into output: inout ByteBuffer) -> Outcome {
         guard let chunk = scanStreamChunk(json, dialect: dialect) else {
-            return .invalid("event is not a JSON object")
+            // llama.cpp begins the answer to a list of prompts so (measured).
+            return json.elementsEqual("null".utf8) ? .open : .invalid("event is not a JSON object")
         }
         if chunk.isError {
             return .nodeError(
