@@ -105,7 +105,7 @@ let package = Package(
         ),
         .testTarget(
             name: "EndToEndTests",
-            dependencies: ["Domain", "JSON", "Simulator", "Support"] + nio,
+            dependencies: ["Domain", "JSON", "Simulator", "Support", nioSSL] + nio,
             swiftSettings: strict
         ),
         .testTarget(name: "ArchitectureTests", swiftSettings: strict),
