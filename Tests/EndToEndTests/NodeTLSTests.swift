@@ -35,10 +35,10 @@ import Testing
     @Test(arguments: ["https://localhost", "https://127.0.0.1"])
     func requestsAndProbesGoOverTLS(base: String) async throws {
         let setup = try await start(TestCertificates.good, base: base)
+        let prompt = String(repeating: "p", count: 90_000)
         for stream in [false, true, true] {
             let answer = try await setup.gateway.ask(
-                .chat("m", key: setup.customer.key, stream: stream, tokens: 40, prompt: String(repeating: "p", count: 90_000))
-            )
+                .chat("m", key: setup.customer.key, stream: stream, tokens: 40, prompt: prompt))
             #expect(answer.status == 200, "\(answer.text)")
             if stream { #expect(answer.events.last == "[DONE]") }
         }
@@ -70,7 +70,8 @@ import Testing
         (TestCertificates.foreign.certificate, "its certificate is signed by nobody who is trusted"),
     ])
     func aNodeThatIsNotWhoItShouldBeGetsNothingAndTheLogSaysWhy(certificate: String, reason: String) async throws {
-        let pair = certificate == TestCertificates.foreign.certificate
+        let pair =
+            certificate == TestCertificates.foreign.certificate
             ? TestCertificates.foreign : TestCertificates.otherName
         let setup = try await start(pair, isReady: false)
         try await until("the node to be unhealthy") {

@@ -62,7 +62,9 @@ struct ConfigurationJSON {
         }
     }
 
-    private static func isNumber(_ text: String) -> Bool { text.wholeMatch(of: /-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/) != nil }
+    private static func isNumber(_ text: String) -> Bool {
+        text.wholeMatch(of: /-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/) != nil
+    }
 
     private static func isAmbiguous(_ text: String) -> Bool {
         let words: Set<String> = ["yes", "no", "on", "off", "y", "n", "true", "false", ".inf", ".nan"]
