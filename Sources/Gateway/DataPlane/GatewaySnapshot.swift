@@ -52,8 +52,8 @@ package final class GatewaySnapshot: Sendable {
     }
 }
 
-/// A model as requests need it.
-package struct ModelEntry: Sendable {
+/// A model as requests need it. A class: a request hands it around, and each copy of its lists would cost.
+package final class ModelEntry: Sendable {
     /// Its place in the configuration: the index of its metrics.
     package let index: Int
     package let configuration: ModelConfiguration
@@ -84,7 +84,7 @@ package struct ModelEntry: Sendable {
 }
 
 /// A node as dispatch needs it: what to call a model there, and the head's constant parts.
-package struct NodeEntry: Sendable {
+package final class NodeEntry: Sendable {
     package let id: NodeID
     package let site: SiteID
     package let engine: Engine
