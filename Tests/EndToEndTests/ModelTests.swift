@@ -32,8 +32,10 @@ import Testing
                 "max_output_tokens: 5",
                 #"defaults: { temperature: 0.25, logit_bias: { "7": 1 }, seed: 3, stop: ["\n\n"] }"#,
             ])
+        let padding = String(repeating: "x", count: 8_000)
+        plan.serve("padded", port: main.port, options: ["defaults: { tools_note: \(padding) }"])
         plan.serve("spare", port: spare.port)
-        plan.models[1].price = ("3.0", "3.0", "6.0")
+        plan.models[2].price = ("3.0", "3.0", "6.0")
         // Its node is cordoned below.
         plan.serve("down", port: main.port, options: ["aliases: [was-down]", "fallbacks: [tiny, dead, spare]"])
         // Below `fallbacks` of "down": its rules refuse what the tests ask for.
@@ -44,6 +46,7 @@ import Testing
         plan.models.append(GatewayPlan.Model(id: "nowhere"))
         for (index, node) in plan.nodes.enumerated() {
             switch node.id {
+            case "node-padded": plan.nodes[index].models = ["padded": GatewayPlan.upstreamName("m")]
             case "node-tiny": plan.nodes[index].models = ["tiny": GatewayPlan.upstreamName("spare")]
             case "node-narrow": plan.nodes[index].concurrency = 1
             default: break
@@ -159,6 +162,17 @@ import Testing
         _ = try await customer.books(settles: 1)
     }
 
+    @Test func aHoldCoversWhatDefaultsAddToThePrompt() async throws {
+        let setup = try await setup()
+        // 8,000 bytes may be 8,000 tokens at 1,000 nano-dollars.
+        let poor = try await Customer.create(on: setup.gateway, credit: "0.007")
+        let refused = try await setup.gateway.ask(.chat("padded", key: poor.key, tokens: 1))
+        #expect(refused.errorCode == "insufficient_quota")
+        let other = try await Customer.create(on: setup.gateway, credit: "0.009")
+        #expect(try await setup.gateway.ask(.chat("padded", key: other.key, tokens: 1)).status == 200)
+        _ = try await other.books(settles: 1)
+    }
+
     // MARK: What a key sees
 
     @Test func toAKeyWhatItMayNotUseDoesNotExist() async throws {
@@ -208,7 +222,7 @@ import Testing
         }
         let unknown = try await setup.gateway.adminAnswer("PATCH", path, #"{"models":["sapre"]}"#)
         #expect(unknown.status == 400)
-        #expect(unknown.text.contains("There is no model 'sapre'; configured are broken, dead, down, m, narrow"))
+        #expect(unknown.text.contains("There is no model 'sapre'; configured are broken, dead, down, m, narrow, nowhere"))
     }
 
     // MARK: Fallbacks

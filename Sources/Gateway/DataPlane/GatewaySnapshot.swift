@@ -63,6 +63,8 @@ package final class ModelEntry: Sendable {
     package let connect: Duration
     /// Of the configuration, as the patcher takes them.
     let defaults: [(key: String, json: [UInt8])]
+    /// What they add to a body at most: a part of the bound that the hold stands on.
+    let defaultsBytes: Int
     package let firstByteNanoseconds: Int64
     package let streamIdleNanoseconds: Int64
 
@@ -78,6 +80,7 @@ package final class ModelEntry: Sendable {
         self.price = price
         connect = configuration.connect ?? timeouts.connect
         defaults = configuration.defaults.map { ($0.key, $0.json) }
+        defaultsBytes = configuration.defaults.reduce(0) { $0 + $1.key.utf8.count + $1.json.count }
         firstByteNanoseconds = (configuration.firstByte ?? timeouts.firstByte).nanoseconds
         streamIdleNanoseconds = (configuration.streamIdle ?? timeouts.streamIdle).nanoseconds
     }
