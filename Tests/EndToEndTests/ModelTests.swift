@@ -222,7 +222,8 @@ import Testing
         }
         let unknown = try await setup.gateway.adminAnswer("PATCH", path, #"{"models":["sapre"]}"#)
         #expect(unknown.status == 400)
-        #expect(unknown.text.contains("There is no model 'sapre'; configured are broken, dead, down, m, narrow, nowhere"))
+        #expect(
+            unknown.text.contains("There is no model 'sapre'; configured are broken, dead, down, m, narrow, nowhere"))
     }
 
     // MARK: Fallbacks
