@@ -20,7 +20,7 @@ extension ScannedRequest {
     ///
     /// - Returns: The request, and what was lowered to what, in the order `max_tokens`, `n`.
     package func lowered(to clamps: RequestClamps) -> (request: ScannedRequest, lowered: [(name: String, value: Int)]) {
-        guard endpoint.generates else { return (self, []) }
+        guard endpoint.generates, clamps != .none else { return (self, []) }
         var request = self
         var lowered: [(name: String, value: Int)] = []
         if let clamp = clamps.maxTokens, let asked = maxTokens, asked > clamp {

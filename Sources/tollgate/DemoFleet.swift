@@ -22,7 +22,7 @@ struct DemoFleet {
 
     let models: [ModelConfiguration]
     let sites: [SiteConfiguration]
-    let nodes: [NodeConfiguration]
+    private(set) var nodes: [NodeConfiguration]
 
     static func simulate(_ count: Int, on group: MultiThreadedEventLoopGroup) async throws -> [SimulatedNode] {
         var nodes: [SimulatedNode] = []
@@ -53,18 +53,22 @@ struct DemoFleet {
         }
     }
 
-    init(servers: [Server]) {
+    /// - Throws: The system's certificate authorities, for a server at https://, cannot be read.
+    init(servers: [Server]) throws(UnitFailure) {
         var seen: Set<ModelID> = []
         models = servers.filter { seen.insert($0.model).inserted }.map {
             ModelConfiguration(
                 id: $0.model, price: ConfiguredPrice(input: 50_000_000, cachedInput: 10_000_000, output: 80_000_000))
         }
         sites = [Self.near]
-        nodes = servers.enumerated().map { index, server in
-            NodeConfiguration(
+        nodes = []
+        for (index, server) in servers.enumerated() {
+            var node = NodeConfiguration(
                 id: NodeID(unchecked: "backend-\(index + 1)"), site: Self.near.id, url: server.url,
                 engine: server.engine,
                 model: server.model, upstreamName: server.model.rawValue)
+            if server.url.isSecure { node.trust = try NodeTrust(pem: nil) }
+            nodes.append(node)
         }
     }
 }

@@ -111,7 +111,10 @@ struct ConfigurationModelTests {
                 + " }\n",
             "gate.yaml:4: models[0].defaults.x: is nested deeper than 16 levels"
         ),
-        ("  - id: a\n    defaults: { x: ${NOPE} }\n", "gate.yaml:4: models[0].defaults.x: the environment variable"),
+        (
+            "  - id: a\n    defaults: { x: \"${NOPE}\" }\n",
+            "gate.yaml:4: models[0].defaults.x: the environment variable"
+        ),
         ("  - id: a\n    timeouts: { connect: 1 }\n", "gate.yaml:4: models[0].timeouts.connect: \"1\" has no unit"),
     ]
 

@@ -93,8 +93,8 @@ private let table: [String: [Event: Machine.Action]] = [
         .expiredEmpty: exit(.abandon, .error(failure)), .expiredDelivered: exit(.abandon, .error(failure)),
     ],
     "routing": [
-        .dispatched: .none, .fallbackChosen: .exchangeHold, .refused: exit(.release, .error(failure)),
-        .clientClosed: exit(.release, .none),
+        .dispatched: .none, .fallbackChosen: .exchangeHold,
+        .refused: exit(.release, .error(failure)), .clientClosed: exit(.release, .none),
         .expiredEmpty: exit(.release, .error(failure)), .expiredDelivered: exit(.release, .error(failure)),
     ],
     "connecting": [

@@ -18,7 +18,8 @@ struct RequestClampsTests {
 
     @Test func whatIsAboveIsLoweredUnderEveryName() throws {
         let clamps = RequestClamps(maxTokens: 5, n: 2)
-        let chat = try lowered(#"{"model":"m","n": 3,"max_tokens":9,"max_completion_tokens":9,"messages":[{}]}"#, clamps)
+        let chat = try lowered(
+            #"{"model":"m","n": 3,"max_tokens":9,"max_completion_tokens":9,"messages":[{}]}"#, clamps)
         #expect(chat.body == #"{"model":"m","n": 2,"max_tokens":5,"max_completion_tokens":5,"messages":[{}]}"#)
         #expect(chat.lowered == ["max_tokens=5", "n=2"])
         #expect(chat.choices == 2)

@@ -24,7 +24,7 @@ struct ConfigurationJSON {
         switch node {
         case .scalar(let scalar):
             guard let text = interpolate(scalar.string) else { throw UnitFailure("") }
-            try write(scalar: text, isPlain: scalar.style == .plain || scalar.style == .any)
+            try write(scalar: text, as: scalar.string, isPlain: scalar.style == .plain || scalar.style == .any)
         case .sequence(let sequence):
             bytes.append(UInt8(ascii: "["))
             for (index, element) in sequence.enumerated() {
@@ -48,7 +48,8 @@ struct ConfigurationJSON {
         guard bytes.count <= bytesMax else { throw UnitFailure("is longer than \(bytesMax) bytes as JSON") }
     }
 
-    private mutating func write(scalar text: String, isPlain: Bool) throws(UnitFailure) {
+    /// - Parameter written: As the file has it, for problems: what a variable holds is not shown.
+    private mutating func write(scalar text: String, as written: String, isPlain: Bool) throws(UnitFailure) {
         guard isPlain else { return JSONWriter.append(escaping: text, to: &bytes) }
         switch text {
         case "", "~", "null", "Null", "NULL": bytes += Array("null".utf8)
@@ -56,7 +57,7 @@ struct ConfigurationJSON {
         case _ where Self.isNumber(text): bytes += Array(text.utf8)
         case _ where Self.isAmbiguous(text):
             throw UnitFailure(
-                "\"\(text.prefix(64))\" is read differently by different readers: write a number as JSON does, "
+                "\"\(written.prefix(64))\" is read differently by different readers: write a number as JSON does, "
                     + "true or false, or quote it to send text")
         default: JSONWriter.append(escaping: text, to: &bytes)
         }

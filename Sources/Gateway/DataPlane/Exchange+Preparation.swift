@@ -72,8 +72,9 @@ extension Exchange {
     /// The true upper bounds that the hold stands on.
     func bound(_ scanned: ScannedRequest, _ model: ModelEntry) throws(Failure) {
         promptTokensEstimate = estimatePromptTokens(bodyBytes: scanned.bodyBytes)
+        let bodyBytes = scanned.bodyBytes + (scanned.endpoint.generates ? model.defaultsBytes : 0)
         promptTokensMax = PromptEstimate.promptTokensMax(
-            bodyBytes: scanned.bodyBytes, parts: scanned.contentParts, repeatedBytes: scanned.repeatedBytes,
+            bodyBytes: bodyBytes, parts: scanned.contentParts, repeatedBytes: scanned.repeatedBytes,
             templateTokensMax: model.configuration.templateTokensMax,
             imageTokensMax: model.configuration.imageTokensMax)
         promptTokensEstimate = min(promptTokensEstimate, promptTokensMax)

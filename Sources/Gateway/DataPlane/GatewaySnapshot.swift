@@ -55,8 +55,8 @@ package final class GatewaySnapshot: Sendable {
     }
 }
 
-/// A model as requests need it.
-package struct ModelEntry: Sendable {
+/// A model as requests need it. A class: a request hands it around, and each copy of its lists would cost.
+package final class ModelEntry: Sendable {
     /// Its place in the configuration: the index of its metrics.
     package let index: Int
     package let configuration: ModelConfiguration
@@ -66,6 +66,8 @@ package struct ModelEntry: Sendable {
     package let connect: Duration
     /// Of the configuration, as the patcher takes them.
     let defaults: [(key: String, json: [UInt8])]
+    /// What they add to a body at most: a part of the bound that the hold stands on.
+    let defaultsBytes: Int
     package let firstByteNanoseconds: Int64
     package let streamIdleNanoseconds: Int64
 
@@ -84,13 +86,14 @@ package struct ModelEntry: Sendable {
         self.price = price
         connect = configuration.connect ?? timeouts.connect
         defaults = configuration.defaults.map { ($0.key, $0.json) }
+        defaultsBytes = configuration.defaults.reduce(0) { $0 + $1.key.utf8.count + $1.json.count }
         firstByteNanoseconds = (configuration.firstByte ?? timeouts.firstByte).nanoseconds
         streamIdleNanoseconds = (configuration.streamIdle ?? timeouts.streamIdle).nanoseconds
     }
 }
 
 /// A node as dispatch needs it: what to call a model there, and the head's constant parts.
-package struct NodeEntry: Sendable {
+package final class NodeEntry: Sendable {
     package let id: NodeID
     package let site: SiteID
     package let engine: Engine

@@ -26,7 +26,6 @@ struct UpstreamHeadParser {
 
     private(set) var status = 0
     private(set) var contentType = UpstreamResponseHead.ContentType.other
-    private(set) var retryAfter: String?
     private var contentLength = -1
     private var isChunked = false
     private var isHTTP10 = false
@@ -129,12 +128,6 @@ struct UpstreamHeadParser {
         let name = UnsafeRawBufferPointer(rebasing: line[..<colon])
         switch colon {
         case 10 where Self.equals(name, "connection"): readConnection(value)
-        case 11 where Self.equals(name, "retry-after"):
-            if retryAfter == nil, !value.isEmpty, value.count <= UpstreamResponseParser.retryAfterBytesMax,
-                value.allSatisfy({ $0 < 0x80 })
-            {
-                retryAfter = String(decoding: value, as: UTF8.self)
-            }
         case 12 where Self.equals(name, "content-type"): readContentType(value)
         case 14 where Self.equals(name, "content-length"): return readContentLength(value)
         case 17 where Self.equals(name, "transfer-encoding"):

@@ -14,8 +14,6 @@ package struct UpstreamResponseParser {
     package static let chunkLineBytesMax = 1024
     /// All trailers of one answer.
     package static let trailerBytesMax = 8 * 1024
-    /// A longer `Retry-After` is ignored.
-    package static let retryAfterBytesMax = 64
 
     package enum Event: Equatable {
         case head(UpstreamResponseHead)
@@ -131,7 +129,7 @@ package struct UpstreamResponseParser {
         return .head(
             UpstreamResponseHead(
                 status: headParser.status, contentType: headParser.contentType, contentLength: contentLength,
-                keepAlive: headParser.keepAlive, retryAfter: headParser.retryAfter))
+                keepAlive: headParser.keepAlive))
     }
 
     private mutating func nextChunk() throws(UpstreamFailure) -> Event? {

@@ -30,17 +30,14 @@ package struct UpstreamResponseHead: Hashable, Sendable {
     package var contentLength: Int?
     /// Whether the node lets the connection be used again.
     package var keepAlive: Bool
-    /// `Retry-After` as the node wrote it: at most `UpstreamResponseParser.retryAfterBytesMax` printable bytes.
-    package var retryAfter: String?
 
     package init(
-        status: Int, contentType: ContentType, contentLength: Int?, keepAlive: Bool, retryAfter: String? = nil
+        status: Int, contentType: ContentType, contentLength: Int?, keepAlive: Bool
     ) {
         self.status = status
         self.contentType = contentType
         self.contentLength = contentLength
         self.keepAlive = keepAlive
-        self.retryAfter = retryAfter
     }
 }
 

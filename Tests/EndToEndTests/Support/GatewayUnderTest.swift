@@ -202,12 +202,18 @@ struct GatewayPlan {
         var site = "here"
         var concurrency = 256
         var apiKey: String?
+        /// `https://localhost` for a node behind TLS.
+        var base = "http://127.0.0.1"
+        /// A file, relative to the configuration.
+        var ca: String?
     }
 
     struct Model {
         var id: String
         /// Further members, as YAML: `timeouts: { first_byte: 1s }`.
         var options: [String] = []
+        /// USD per million tokens: input, cached input, output.
+        var price = ("1.0", "0.5", "2.0")
     }
 
     var nodes: [Node] = []
@@ -238,7 +244,8 @@ struct GatewayPlan {
         for model in models {
             lines.append("  - id: \(model.id)")
             lines.append("    template_tokens_max: 64")
-            lines.append("    price: { input: 1.0, cached_input: 0.5, output: 2.0 }")
+            let price = model.price
+            lines.append("    price: { input: \(price.0), cached_input: \(price.1), output: \(price.2) }")
             lines += model.options.map { "    \($0)" }
         }
         lines.append("nodes:")
@@ -246,7 +253,8 @@ struct GatewayPlan {
             let models = node.models.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }
             lines.append("  - id: \(node.id)")
             lines.append("    site: \(node.site)")
-            lines.append("    url: http://127.0.0.1:\(node.port)")
+            lines.append("    url: \(node.base):\(node.port)")
+            if let ca = node.ca { lines.append("    ca: \(ca)") }
             lines.append("    engine: \(node.engine)")
             lines.append("    max_concurrency: \(node.concurrency)")
             if let key = node.apiKey { lines.append("    api_key: \(key)") }

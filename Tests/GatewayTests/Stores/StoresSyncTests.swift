@@ -36,7 +36,8 @@ private let acme = OrgID(unchecked: "acme")
         let fixture = try await StoreFixture.start()
         _ = try await fixture.store.createOrg(
             id: acme, name: "Acme", openingCredit: NanoUSD(unchecked: 10_000_000_000), limits: limits, keysMax: nil)
-        return (fixture, try await fixture.store.createKey(org: acme, name: "k", limits: limits, models: nil).summary.id)
+        let made = try await fixture.store.createKey(org: acme, name: "k", limits: limits, models: nil)
+        return (fixture, made.summary.id)
     }
 
     @Test func fullBatchesPass() async throws {
