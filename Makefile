@@ -5,11 +5,14 @@ SWIFT ?= swift
 RELEASE := -c release --static-swift-stdlib
 BINARY := .build/release/tollgate
 PACKAGES := curl libcurl4-openssl-dev libssl-dev libhiredis-dev redis-server pkg-config
+TEST_PACKAGES := $(PACKAGES) nginx
 BENCH_PACKAGES := $(PACKAGES) nginx wrk python3
+# How long `make fuzz` fuzzes each target.
+SECONDS ?= 600
 # Test suites that need no server.
 QUICK := DomainTests|JSONTests|OpenAIProtocolTests|RoutingTests|BillingTests|ArchitectureTests
 
-.PHONY: run build test quick lint bench test-conformance test-real packages bench-packages clean
+.PHONY: run build test quick lint fuzz bench test-conformance test-real packages test-packages bench-packages clean
 
 run: build
 	@exec $(BINARY) demo $(ARGS)
@@ -17,7 +20,8 @@ run: build
 build: packages
 	$(SWIFT) build $(RELEASE) --product tollgate
 
-test: packages lint
+test: test-packages lint
+	@scripts/fuzz.sh 20
 	$(SWIFT) build --build-tests
 	$(SWIFT) test --skip-build --no-parallel
 	@scripts/test-conformance.sh
@@ -32,6 +36,9 @@ quick: packages
 lint:
 	$(SWIFT) format lint --strict --parallel --recursive Package.swift Sources Tests
 
+fuzz: packages
+	@scripts/fuzz.sh $(SECONDS) $(ARGS)
+
 bench: bench-packages build
 	@python3 Benchmarks/bench.py $(ARGS)
 
@@ -40,6 +47,9 @@ test-real: build
 
 packages:
 	@scripts/install-packages.sh $(PACKAGES)
+
+test-packages:
+	@scripts/install-packages.sh $(TEST_PACKAGES)
 
 bench-packages:
 	@scripts/install-packages.sh $(BENCH_PACKAGES)

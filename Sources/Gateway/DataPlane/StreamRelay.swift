@@ -96,7 +96,9 @@ package struct StreamRelay {
         switch SSEEvent.payload(in: bytes) {
         case .comment:
             // A sign of life goes on; what a node says in it is nobody's business.
-            if bytes.first == UInt8(ascii: ":") { output.writeStaticString(": ping\n\n") }
+            // An LF may stand in front that belongs to the CR before it: see `SSEScanner`.
+            let line = bytes.first == UInt8(ascii: "\n") ? UnsafeRawBufferPointer(rebasing: bytes.dropFirst()) : bytes
+            if line.first == UInt8(ascii: ":") { output.writeStaticString(": ping\n\n") }
             return .open
         case .done:
             // A stream of named events has said its last word before; without that it is not whole.
