@@ -6,7 +6,7 @@ import os
 import pytest
 
 import fleet as fleets  # First: it says where the shared modules are. isort: skip
-from accounts import Account
+from accounts import QuickAccount
 from processes import wait_until
 
 numbers = itertools.count(1)
@@ -40,11 +40,11 @@ def target(fleet):
 @pytest.fixture
 def open_account(target):
     """Opens orgs with a key each; in the end their ledgers must be in order and nothing may run."""
-    opened: list[Account] = []
+    opened: list[QuickAccount] = []
 
-    def open(credit: str = "100", key_limits: tuple[str, ...] = ()) -> Account:
+    def open(credit: str = "100", key_limits: tuple[str, ...] = ()) -> QuickAccount:
         # The process id: two runs may share a Redis that they were given, never one org.
-        account = Account(target.gateway, f"org-{os.getpid()}-{next(numbers)}", credit, key_limits)
+        account = QuickAccount(target.gateway, f"org-{os.getpid()}-{next(numbers)}", credit, key_limits)
         opened.append(account)
         return account
 

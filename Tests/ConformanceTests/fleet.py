@@ -37,7 +37,7 @@ class Target:
     certificate: Certificate | None = None
 
     def node_states(self) -> dict[str, str]:
-        return {node["id"]: node["state"] for node in self.gateway.tollgate("node", "list")}
+        return {node["id"]: node["state"] for node in self.gateway.admin("GET", "nodes")}
 
 
 class SimulatedFleet:
@@ -72,8 +72,8 @@ class SimulatedFleet:
         gateway = self._keep(Gateway(directory, redis, prices, self.sections(nodes), absent=frozenset({"down"})))
         certificate = Certificate(directory)
         sections = self.sections(nodes) | {
-            **({} if os.environ.get("CONFORMANCE_OLD") else {"tls": {"certificate": certificate.certificate.name, "key": certificate.key.name},
-            "cors": {"origins": [ORIGIN]}}),
+            "tls": {"certificate": certificate.certificate.name, "key": certificate.key.name},
+            "cors": {"origins": [ORIGIN]},
             "limits": {"body_bytes": "256KiB", "header_bytes": "8KiB"},
             "timeouts": {"idle": "1s", "header": "2s", "body": "2s", "drain": "3s", "first_byte": "2s"},
         }
@@ -100,15 +100,15 @@ class SimulatedFleet:
 
         return {
             # A run makes thousands of requests with wrong keys, all from one address.
-            **({} if os.environ.get("CONFORMANCE_OLD") else {"failed_keys": {"per_address": "unlimited"}}),
+            "failed_keys": {"per_address": "unlimited"},
             "org_defaults": {"rpm": "unlimited", "tpm": "unlimited", "concurrency": "unlimited"},
             "timeouts": {"first_byte": "10s", "stream_idle": "5s", "drain": "3s"},
             "models": [
-                model("sim-small", **({} if os.environ.get("CONFORMANCE_OLD") else {"aliases":[ALIAS]})),
+                model("sim-small", aliases=[ALIAS]),
                 model("sim-slow"),
                 model("sim-faulty"),
                 model("sim-pair"),
-                model("sim-down", **({} if os.environ.get("CONFORMANCE_OLD") else {"fallbacks":["sim-small"]})),
+                model("sim-down", fallbacks=["sim-small"]),
             ],
             "sites": [{"id": "here", "rtt": "1ms"}],
             "nodes": [

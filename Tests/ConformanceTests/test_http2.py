@@ -11,7 +11,7 @@ import h2.events
 import pytest
 
 from gateway import Gateway
-from h2_client import CONTINUATION, DATA, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, Connection, chat_body, frame
+from h2_client import CONTINUATION, DATA, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, Connection, chat_body, frame
 from processes import wait_until
 
 pytestmark = pytest.mark.simulated
@@ -187,7 +187,6 @@ def test_a_bad_preface_ends_the_connection(connect, key):
     connection = connect(preface=False)
     connection.send_raw(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + b"\0" * 64)
     assert connection.goaway() in (Codes.PROTOCOL_ERROR, None)
-    assert connection.is_closed or connection.goaway() is None
     still_serves(connect, key)
 
 
@@ -263,8 +262,8 @@ def test_a_header_block_too_large_is_refused(connect, key, pieces):
         literal = b"\x00\x01a\x7f\xa1\x1f" + b"x" * 4128
         for _ in range(pieces):
             connection.send_raw(frame(CONTINUATION, 0, 1, literal))
-        connection.goaway()
-        assert connection.is_closed or True
+        # With a GOAWAY or without; a gateway that said nothing and went on would be a time-out here.
+        assert connection.goaway() != Codes.NO_ERROR
     still_serves(connect, key)
 
 
@@ -282,7 +281,7 @@ def test_rapid_resets_end_the_connection(connect, key, target):
             break
         if connection.is_closed:
             break
-    assert connection.is_closed or connection.goaway() is not None or connection.is_closed
+    assert connection.goaway() != Codes.NO_ERROR
     assert target.nodes["small"].requests - before < 2_000
     still_serves(connect, key)
 
@@ -339,16 +338,15 @@ def test_sigterm_says_goaway_and_lets_streams_end(target, fleet, account, tmp_pa
         stopping = threading.Thread(target=gateway.child.stop)
         started = time.monotonic()
         stopping.start()
-        assert connection.goaway() == Codes.NO_ERROR
-        text = b""
-
-        def is_end(event) -> bool:
-            nonlocal text
-            if isinstance(event, h2.events.DataReceived):
-                text += event.data
-            return isinstance(event, h2.events.StreamEnded) and event.stream_id == stream
-
-        assert connection.receive(is_end), "the stream was cut off"
+        text, goaways, is_ended = b"", [], False
+        for kind, flags, number, payload in connection.frames():
+            if kind == GOAWAY:
+                goaways.append(int.from_bytes(payload[4:8]))
+            if kind == DATA and number == stream:
+                text += payload
+                is_ended = bool(flags & 1)
+        assert goaways and set(goaways) == {Codes.NO_ERROR}
+        assert is_ended, "the stream was cut off"
         assert text.rstrip().endswith(b"data: [DONE]")
         stopping.join()
         assert time.monotonic() - started < 10

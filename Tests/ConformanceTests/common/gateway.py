@@ -111,6 +111,20 @@ class Gateway:
         assert result.returncode == 0, f"tollgate {' '.join(arguments)}: {result.stderr}"
         return json.loads(result.stdout)
 
+    def admin(self, method: str, path: str, body: dict | None = None):
+        """The control plane itself: a process less than the command line."""
+        request = urllib.request.Request(
+            f"{self.env['TOLLGATE_ADMIN_URL']}/admin/v1/{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            method=method,
+            headers={
+                "Authorization": f"Bearer {self.env['TOLLGATE_ADMIN_TOKEN']}",
+                "Content-Type": "application/json",
+            },
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.load(response)
+
     def cost_nanousd(self, model: str, prompt: int, cached: int, completion: int) -> int:
         """The bill by hand: one ceiling, in whole nano-dollars."""
         uncached_price, cached_price, completion_price = self.prices[model]

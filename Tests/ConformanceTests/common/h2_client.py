@@ -88,6 +88,27 @@ class Connection:
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             self.flush()
 
+    def frames(self):
+        """Frames as they come, raw: (kind, flags, stream, payload). Pings are answered.
+
+        For what comes after a GOAWAY, of which h2's own machine wants to hear nothing more.
+        """
+        buffer = b""
+        while True:
+            while len(buffer) >= 9:
+                length = int.from_bytes(buffer[:3])
+                if len(buffer) < 9 + length:
+                    break
+                kind, flags, stream = buffer[3], buffer[4], int.from_bytes(buffer[5:9]) & 0x7FFF_FFFF
+                payload, buffer = buffer[9 : 9 + length], buffer[9 + length :]
+                if kind == PING and not flags & 1:
+                    self.send_raw(frame(PING, 1, 0, payload))
+                yield kind, flags, stream, payload
+            data = self.socket.recv(65536)
+            if not data:
+                return
+            buffer += data
+
     def answer(self, stream: int) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of a stream that is answered whole."""
         headers: dict[str, str] = {}
