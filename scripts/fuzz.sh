@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
 # Fuzzes each target with libFuzzer for so many seconds: fuzz.sh SECONDS [TARGET...]. A finding ends the run with status 1;
-# the input that shows it is left in .build/fuzz-findings, for the corpus once it is mended.
+# the input that shows it is left in .build-fuzz/findings, for the corpus once it is mended.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=$1
 shift
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=(json stream response front)
-findings=.build/fuzz-findings
+findings=.build-fuzz/findings
 mkdir -p "$findings"
 
 # Neither debug information nor an index: half of the build's time.
-TOLLGATE_FUZZ=1 ${SWIFT:-swift} build --scratch-path .build/fuzz --product Fuzz \
+TOLLGATE_FUZZ=1 ${SWIFT:-swift} build --scratch-path .build-fuzz --product Fuzz \
     --debug-info-format none --disable-index-store ${FUZZ_BUILD_ARGS:-}
-fuzz=.build/fuzz/debug/Fuzz
-mkdir -p .build/fuzz-work/front
-"$fuzz" seeds .build/fuzz-work/front
+fuzz=.build-fuzz/debug/Fuzz
+mkdir -p .build-fuzz/work/front
+"$fuzz" seeds .build-fuzz/work/front
 
 run() {
-    local target=$1 work=.build/fuzz-work/$1
+    local target=$1 work=.build-fuzz/work/$1
     mkdir -p "$work"
     # New inputs go to the first directory, which is no part of the repository.
     "$fuzz" "$target" "$work" "Tests/Fuzz/Corpus/$target" \

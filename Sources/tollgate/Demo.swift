@@ -115,6 +115,8 @@ struct Demo: AsyncParsableCommand {
             admin: AdminConfiguration(listen: ListenAddress(host: "127.0.0.1", port: adminPort), token: Secret(token)),
             redisURL: Secret(redis.url), eventLoops: max(1, ProcessInfo.processInfo.activeProcessorCount))
         configuration.journal.directory = directory.journal
+        // Whoever tries this out is everybody's neighbour: one address, and keys typed by hand.
+        configuration.listener.failedKeys = nil
         configuration.accessLog = .file(path: directory.accessLog)
         let fleet = backend.isEmpty ? DemoFleet(simulated: simulated) : try DemoFleet(servers: realServers())
         configuration.models = fleet.models

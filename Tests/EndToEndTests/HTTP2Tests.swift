@@ -10,6 +10,7 @@ import Testing
     private static let maySendSecond = DispatchSemaphore(value: 0)
     private static let hungUpAt = Mutex<MonotonicTime?>(nil)
     private static let flooded = Atomic<Int>(0)
+    private static let uploaded = Atomic<Int>(0)
     private static let floodEvents = 640
     private static let floodEventBytes = 64 << 10
 
@@ -62,6 +63,14 @@ import Testing
                 peer.write(ScriptedNode.streamHead + peer.event(ScriptedNode.content("first")))
                 peer.waitForClose()
                 hungUpAt.withLock { $0 = MonotonicTime.now() }
+            }
+        ),
+        (
+            "count",
+            { peer in
+                let count = peer.readBody().count
+                uploaded.store(count, ordering: .relaxed)
+                peer.write(ScriptedNode.answer(prompt: 9, completion: 1))
             }
         ),
         (
@@ -263,7 +272,7 @@ import Testing
         let (gateway, customer) = try await shared()
         let key = customer.key
         let file = FileManager.default.temporaryDirectory.appending(path: "tollgate-body-\(UUID().uuidString)")
-        let body = Ask.chatBody("fast", tokens: 2, prompt: String(repeating: "word ", count: 200_000))
+        let body = Ask.chatBody("count", tokens: 2, prompt: String(repeating: "word ", count: 200_000))
         try Data(body.utf8).write(to: file)
         defer { try? FileManager.default.removeItem(at: file) }
         let answer = try await run([
@@ -272,6 +281,7 @@ import Testing
             "https://127.0.0.1:\(gateway.port)/v1/chat/completions",
         ])
         #expect(answer.output == "200")
+        #expect(Self.uploaded.load(ordering: .relaxed) > 1_000_000)
         _ = try await customer.onlySettle()
     }
 

@@ -270,12 +270,7 @@ struct ConfigurationTests {
     }
 
     private static let notBuilt: [(String, String)] = [
-        ("tls: { certificate: a, key: b }", "tls: TLS on the listener is not built yet: remove the key"),
         ("queue: { requests: 1 }", "queue: queueing for capacity is not built yet"),
-        ("trusted_proxies: []", "trusted_proxies: reading the client's address from a proxy is not built yet"),
-        ("proxy_protocol: false", "proxy_protocol: reading the client's address from a proxy is not built yet"),
-        ("failed_keys: { per_address: 20/m }", "failed_keys: limiting failed keys is not built yet"),
-        ("cors: { origins: [] }", "cors: CORS is not built yet"),
         ("webhooks: []", "webhooks: sending webhooks is not built yet"),
         ("discovery: {}", "discovery: discovering nodes is not built yet"),
         ("join_token: x", "join_token: registering of nodes by themselves is not built yet"),

@@ -7,7 +7,7 @@ private typealias Machine = RequestStateMachine
 
 /// What can happen to a request, as the table drives it.
 private enum Event: CaseIterable {
-    case keyAuthenticated, bodyCompleted, answeredLocally, prepared, refused, holdGranted, dispatched
+    case keyAuthenticated, bodyCompleted, answeredLocally, preflightAnswered, prepared, refused, holdGranted, dispatched
     case fallbackChosen, requestWritten
     case attemptFailedRetryable, attemptFailed, answerCompleted, answerBegan, streamCompleted
     case interruptedEmpty, interruptedDelivered, clientClosed, expiredEmpty, expiredDelivered
@@ -17,6 +17,7 @@ private enum Event: CaseIterable {
         case .keyAuthenticated: machine.keyAuthenticated()
         case .bodyCompleted: machine.bodyCompleted()
         case .answeredLocally: machine.answeredLocally()
+        case .preflightAnswered: machine.preflightAnswered()
         case .prepared: machine.prepared()
         case .refused: machine.refused(failure)
         case .holdGranted: machine.holdGranted()
@@ -72,6 +73,7 @@ private func exit(
 private let table: [String: [Event: Machine.Action]] = [
     "receiving nothing": [
         .keyAuthenticated: .none, .bodyCompleted: .none, .refused: exit(.nothing, .error(failure)),
+        .preflightAnswered: exit(.nothing, .completion),
         .clientClosed: exit(.nothing, .none), .expiredEmpty: exit(.nothing, .error(failure)),
         .expiredDelivered: exit(.nothing, .error(failure)),
     ],

@@ -73,6 +73,7 @@ struct ErrorEnvelopeTests {
         (.unsupportedMediaType, 415, "invalid_request_error", "unsupported_media_type"),
         (.missingKey, 401, "invalid_request_error", "missing_api_key"),
         (.invalidKey, 401, "invalid_request_error", "invalid_api_key"),
+        (.failedKeyLimit, 429, "requests", "rate_limit_exceeded"),
         (.keyStoreUnavailable, 503, "server_error", "store_unavailable"),
         (.orgSuspended, 403, "permission_error", "org_suspended"),
         (.bodyTooLarge, 413, "invalid_request_error", "request_too_large"),
@@ -111,11 +112,11 @@ struct ErrorEnvelopeTests {
 
     /// The order that design.md fixes: of two faults the one with the lower code is answered.
     @Test func precedenceIsTheDocumentedOne() {
-        let order: [Int] = [404, 405, 431, 411, 415, 401, 401, 503, 403, 413, 408, 503, 400, 400, 404, 400]
+        let order: [Int] = [404, 405, 431, 411, 415, 401, 401, 429, 503, 403, 413, 408, 503, 400, 400, 404, 400]
         let codes: [Failure.Code] = [
             .routeNotFound, .methodNotAllowed, .headersTooLarge, .lengthRequired, .unsupportedMediaType, .missingKey,
-            .invalidKey, .keyStoreUnavailable, .orgSuspended, .bodyTooLarge, .requestTimeout, .overloadedBuffers,
-            .invalidJSON, .invalidRequest, .modelNotFound, .contextLengthExceeded,
+            .invalidKey, .failedKeyLimit, .keyStoreUnavailable, .orgSuspended, .bodyTooLarge, .requestTimeout,
+            .overloadedBuffers, .invalidJSON, .invalidRequest, .modelNotFound, .contextLengthExceeded,
         ]
         #expect(codes == codes.sorted() && codes.map { ErrorEnvelope.status(of: $0) } == order)
     }

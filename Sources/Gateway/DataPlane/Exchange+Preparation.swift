@@ -28,7 +28,7 @@ extension Exchange {
         case .authenticated(let record): keyFound(record)
         case .invalid(let failure): keyFailed(failedKeyLimit ?? failure)
         case .lookup(let pending):
-            if let failure = failedKeyLimit { return keyFailed(failure) }
+            if let failure = failedKeyLimit, !loop.keys.wasVouched(pending) { return keyFailed(failure) }
             // The body is read meanwhile; the client may leave meanwhile too, and then nobody waits for the answer.
             loop.keys.lookup(pending) { [weak self] result in
                 guard let self, !self.machine.isFinished else { return }

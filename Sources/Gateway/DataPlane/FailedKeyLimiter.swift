@@ -18,7 +18,7 @@ package struct FailedKeyLimit: Hashable, Sendable {
 ///
 /// Decides only what happens to requests that have no key this gateway has vouched for: a key in the cache never comes
 /// here, so a bad neighbour behind the same address does not lock others out. A well-formed key that is not cached is
-/// refused along with the rest while its address is limited: whether it exists is not said.
+/// refused along with the rest while its address is limited, unless it was good before: whether it exists is not said.
 ///
 /// Pure; behind one mutex for all loops, off the path of requests that succeed.
 package struct FailedKeyLimiter {

@@ -17,6 +17,9 @@ package final class KeyAuthenticator {
         case invalid(Failure)
     }
 
+    /// Ids of keys that were found once and are remembered past a flush of the cache; past it they are learned anew.
+    static let vouchedMax = 20_000
+
     /// A key that is well-formed and not cached.
     package struct PendingLookup {
         let key: ParsedKey
@@ -27,6 +30,7 @@ package final class KeyAuthenticator {
     private let hasher: KeyHasher
     private let directory: RedisKeyDirectory
     private var lookups = 0
+    private var vouched: Set<KeyID> = []
 
     package init(client: RedisClient, peppers: Peppers) throws(KeyHasherFailure) {
         hasher = try KeyHasher(peppers: peppers)
@@ -50,6 +54,15 @@ package final class KeyAuthenticator {
         }
     }
 
+    /// Whether the key of this id has been good on this loop before. Any change of any key empties the cache; an address
+    /// whose neighbours' keys fail must not lose the good ones with it.
+    func wasVouched(_ pending: PendingLookup) -> Bool { vouched.contains(pending.key.id) }
+
+    private func vouch(_ id: KeyID) {
+        if vouched.count >= Self.vouchedMax { vouched.removeAll(keepingCapacity: true) }
+        vouched.insert(id)
+    }
+
     /// Asks the store. The completion is called once, on this loop.
     func lookup(_ pending: PendingLookup, completion: @escaping (Result<KeyRecord, Failure>) -> Void) {
         lookups += 1
@@ -61,6 +74,7 @@ package final class KeyAuthenticator {
                 let decision = cache.resolve(
                     pending.key, record: record, generation: pending.generation, now: MonotonicTime.now())
                 if case .authenticated(let record) = decision {
+                    vouch(pending.key.id)
                     completion(.success(record))
                 } else {
                     completion(.failure(Self.wrong))

@@ -137,7 +137,7 @@ package struct RequestStateMachine: Sendable {
     /// A browser asks whether a page may send a request: answered without key and body.
     package mutating func preflightAnswered() -> Action {
         switch state {
-        case .receiving: return finish(.nothing, .completion)
+        case .receiving(isKeyKnown: false, isBodyWhole: false): return finish(.nothing, .completion)
         case .finished: return .none
         default: return illegal("preflightAnswered")
         }
