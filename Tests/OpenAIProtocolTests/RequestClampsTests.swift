@@ -48,11 +48,4 @@ struct RequestClampsTests {
         #expect(inputs.lowered.isEmpty)
         #expect(inputs.request.choices == 2)
     }
-
-    @Test func aModelOfOneChoiceTakesALoweredRequest() throws {
-        let asked = try scan(#"{"model":"m","n":3,"messages":[{"role":"user","content":"a"}]}"#)
-        #expect(throws: Failure.self) { try Steering.check(asked, engines: [.llamacpp]) }
-        let request = asked.lowered(to: RequestClamps(n: 1)).request
-        #expect(throws: Never.self) { try Steering.check(request, engines: [.llamacpp]) }
-    }
 }
