@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := -c release --static-swift-stdlib
 BINARY := .build/release/tollgate
-PACKAGES := curl libcurl4-openssl-dev libssl-dev libhiredis-dev redis-server pkg-config
+PACKAGES := curl openssl libcurl4-openssl-dev libssl-dev libhiredis-dev redis-server pkg-config
 BENCH_PACKAGES := $(PACKAGES) nginx wrk python3
 # Test suites that need no server.
 QUICK := DomainTests|JSONTests|OpenAIProtocolTests|RoutingTests|BillingTests|ArchitectureTests
