@@ -109,8 +109,9 @@ import Testing
         let body = Ask.chatBody("fast", tokens: 4)
         for (flag, version) in [("--http1.1", "1.1"), ("--http2", "2"), ("--no-alpn", "1.1")] {
             let answer = try await run([
-                "curl", "-sk", flag, "-w", "\n%{http_version} %{response_code}", "-H", "authorization: Bearer \(customer.key)",
-                "-H", "content-type: application/json", "-d", body, "https://127.0.0.1:\(gateway.port)/v1/chat/completions",
+                "curl", "-sk", flag, "-w", "\n%{http_version} %{response_code}", "-H",
+                "authorization: Bearer \(customer.key)", "-H", "content-type: application/json", "-d", body,
+                "https://127.0.0.1:\(gateway.port)/v1/chat/completions",
             ])
             #expect(answer.output.hasSuffix("\n\(version) 200"), "\(flag): \(answer)")
             #expect(answer.output.contains("\"completion_tokens\":4"))

@@ -104,9 +104,11 @@ final class HTTP2StreamHandler: ChannelInboundHandler, TimerTarget {
     // MARK: Request
 
     private func begin(_ head: HTTPRequestHead) {
-        let bytes = head.uri.utf8.count + head.headers.reduce(0) {
-            $0 + $1.name.utf8.count + $1.value.utf8.count + HTTP2Limits.fieldOverheadBytes
-        }
+        let bytes =
+            head.uri.utf8.count
+            + head.headers.reduce(0) {
+                $0 + $1.name.utf8.count + $1.value.utf8.count + HTTP2Limits.fieldOverheadBytes
+            }
         guard bytes <= connection.limits.headerBytes else {
             return refuseUnreadable(
                 Failure(
