@@ -300,7 +300,10 @@ import Testing
     @Test func refusalsAreThoseOfHTTP11() async throws {
         let (gateway, customer) = try await shared()
         let key = customer.key
+        var nameless = Ask.get("/v1/models", key: key)
+        nameless.hasHost = false
         let cases: [(Ask, Int, String)] = [
+            (nameless, 400, "malformed_request"),
             (.get("/v1/nothing", key: key), 404, "unknown_url"),
             (.get("/v1/chat/completions", key: key), 405, "method_not_allowed"),
             (.chat("fast"), 401, "missing_api_key"),
