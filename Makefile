@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SWIFT ?= swift
 RELEASE := -c release --static-swift-stdlib
 BINARY := .build/release/tollgate
-PACKAGES := curl libcurl4-openssl-dev libssl-dev libhiredis-dev redis-server pkg-config
+PACKAGES := curl openssl libcurl4-openssl-dev libssl-dev libhiredis-dev redis-server pkg-config
 TEST_PACKAGES := $(PACKAGES) nginx
 BENCH_PACKAGES := $(PACKAGES) nginx wrk python3
 # How long `make fuzz` fuzzes each target.

@@ -109,12 +109,20 @@ import Testing
         let body = Ask.chatBody("fast", tokens: 4)
         for (flag, version) in [("--http1.1", "1.1"), ("--http2", "2"), ("--no-alpn", "1.1")] {
             let answer = try await run([
-                "curl", "-sk", flag, "-w", "\n%{http_version} %{response_code}", "-H", "authorization: Bearer \(customer.key)",
-                "-H", "content-type: application/json", "-d", body, "https://127.0.0.1:\(gateway.port)/v1/chat/completions",
+                "curl", "-sk", flag, "-w", "\n%{http_version} %{response_code}", "-H",
+                "authorization: Bearer \(customer.key)", "-H", "content-type: application/json", "-d", body,
+                "https://127.0.0.1:\(gateway.port)/v1/chat/completions",
             ])
             #expect(answer.output.hasSuffix("\n\(version) 200"), "\(flag): \(answer)")
             #expect(answer.output.contains("\"completion_tokens\":4"))
         }
+        let last = try await run([
+            "curl", "-sk", "--http1.1", "-w", "%{response_code}", "-H", "authorization: Bearer \(customer.key)", "-H",
+            "connection: close", "-o", "/dev/null", "https://127.0.0.1:\(gateway.port)/v1/models",
+        ])
+        #expect(last.code == 0)
+        #expect(last.output == "200")
+        try await until("no connection to be left") { try await gateway.gauge("tollgate_connections_open") == 0 }
         _ = try await customer.books(settles: 3)
     }
 
@@ -140,6 +148,8 @@ import Testing
         #expect(try await blocking { try wire.rest() } == "")
         #expect(MonotonicTime.now().seconds(since: started) < 5)
         try await until("no connection") { try await gateway.gauge("tollgate_connections_open") == 0 }
+        let metrics = try await gateway.metrics()
+        #expect(!metrics.contains("tollgate_connections_refused_total{reason=\"handshake\"} 0\n"))
     }
 
     // MARK: Requests
@@ -290,7 +300,10 @@ import Testing
     @Test func refusalsAreThoseOfHTTP11() async throws {
         let (gateway, customer) = try await shared()
         let key = customer.key
+        var nameless = Ask.get("/v1/models", key: key)
+        nameless.hasHost = false
         let cases: [(Ask, Int, String)] = [
+            (nameless, 400, "malformed_request"),
             (.get("/v1/nothing", key: key), 404, "unknown_url"),
             (.get("/v1/chat/completions", key: key), 405, "method_not_allowed"),
             (.chat("fast"), 401, "missing_api_key"),
@@ -332,6 +345,35 @@ import Testing
         }
         #expect(answer.status == 408)
         try await customer.expectNoCharge()
+    }
+
+    @Test func anAnswerThatNobodyTakesIsDroppedAfterTheIdleTime() async throws {
+        let (gateway, customer) = try await shared()
+        let key = customer.key
+        let (status, reset) = try await http2(gateway, window: 0) { wire in
+            try wire.send(1, .get("/v1/models", key: key))
+            return (try wire.head(1).answer.status, try wire.next(1))
+        }
+        #expect(status == 200)
+        #expect(reset?.kind == .reset)
+    }
+
+    @Test func aClientThatWaitsForLeaveToSendGetsIt() async throws {
+        let (gateway, customer) = try await shared()
+        let key = customer.key
+        let body = Array(Ask.chatBody("fast", tokens: 2).utf8)
+        var ask = Ask.chat("fast", key: key).with("expect", "100-continue")
+            .with("content-type", "application/json").with("content-length", "\(body.count)")
+        ask.body = nil
+        let head = ask
+        let statuses = try await http2(gateway) { wire in
+            try wire.send(try wire.request(1, head, endsStream: false))
+            let leave = try wire.head(1).answer.status
+            try wire.send(H2Wire.data(1, body, endsStream: true))
+            return [leave, try wire.response(1).status]
+        }
+        #expect(statuses == [100, 200])
+        _ = try await customer.onlySettle()
     }
 
     @Test func anIdleConnectionGetsAGoodbye() async throws {

@@ -86,6 +86,33 @@ import Testing
         _ = try await setup.node.stats { $0.aborted == 1 }
     }
 
+    @Test func aBodyThatWaitsForMemoryPausesAndGoesOn() async throws {
+        let certificate = try await Certificate()
+        let node = try await SimulatedNode.serving("slow", fault: "first_token:700ms")
+        var plan = GatewayPlan()
+        plan.sections = [certificate.section, "limits: { body_bytes: 40KiB, buffered_bytes: 44KiB }"]
+        plan.loops = 1
+        plan.serve("slow", port: node.port)
+        let gateway = try await GatewayUnderTest.start(plan)
+        let customer = try await Customer.create(on: gateway)
+        let port = gateway.port
+        let ask = Ask.chat("slow", key: customer.key, tokens: 1, prompt: String(repeating: "x", count: 28_000))
+        let answers = try await blocking {
+            let wire = try H2Wire(port: port)
+            try wire.send(1, ask)
+            try wire.send(3, ask)
+            return [try wire.response(1), try wire.response(3)]
+        }
+        #expect(answers.map(\.status) == [200, 200])
+        // The second was not admitted before the first had left memory.
+        let lines = try await [
+            gateway.accessLine(of: answers[0].requestID), gateway.accessLine(of: answers[1].requestID),
+        ]
+        let seconds = lines.map { $0["duration_seconds"]?.double ?? 0 }
+        #expect(seconds[1] > seconds[0] + 0.5, "\(seconds)")
+        _ = try await customer.books(settles: 2)
+    }
+
     @Test func aChangedCertificateIsServedWithoutARestartAndABadOneIsNot() async throws {
         let setup = try await start(drain: "1s")
         let gateway = setup.gateway

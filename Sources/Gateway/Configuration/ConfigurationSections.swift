@@ -20,12 +20,12 @@ struct ConfigurationSections {
         root.notBuiltYet(["join_token"], "registering of nodes by themselves is")
 
         let listen = root.value("listen", Units.listenAddress) ?? ListenAddress(host: "0.0.0.0", port: 8080)
-        let listener = ListenerSections(root: root, findings: findings).read()
         let admin = readAdmin(dataPlane: listen)
         let redisURL = readRedisURL()
         let journal = readJournal()
         let limits = readLimits()
         let timeouts = readTimeouts()
+        let listener = ListenerSections(root: root, findings: findings).read()
         let retry = readRetry()
         let stream = readStream()
         readLeases()

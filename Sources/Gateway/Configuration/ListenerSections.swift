@@ -26,8 +26,8 @@ struct ListenerSections {
     }
 
     private func readTLS() -> TLSIdentity? {
-        guard root.has("tls") else { return nil }
         let section = root.section("tls")
+        guard root.has("tls") else { return nil }
         defer { section.finish() }
         guard let certificate = section.required("certificate", path), let key = section.required("key", path) else {
             return nil

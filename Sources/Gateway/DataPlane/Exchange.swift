@@ -137,7 +137,7 @@ package final class Exchange {
         // Nothing is left to read of it: an early refusal need not cost the client its connection.
         isBodyComplete = !head.isChunked && (head.contentLength ?? 0) == 0
         trace = head.traceparent.flatMap(TraceContext.init(traceparent:))?.child(using: &loop.generator)
-        if isPreflight(head) { return perform(machine.preflightAnswered()) }
+        if head.defect == nil, isPreflight(head) { return perform(machine.preflightAnswered()) }
         if let failure = routeFailure(head) ?? head.defect { return perform(machine.refused(failure)) }
         arm(.request, after: snapshot.timeouts.request)
         if endpoint?.descriptor.isPublic == true {

@@ -74,6 +74,12 @@ package enum RequestOutcome: UInt8, Hashable, Sendable, CaseIterable {
 /// Things counted one by one.
 package enum MetricCounter: Int, Hashable, Sendable, CaseIterable {
     case connectionsAccepted
+    /// Closed at once: `limits.connections` were open.
+    case connectionsOverLimit
+    /// A trusted proxy's connection that did not begin with a PROXY header.
+    case proxyHeadersMissing
+    /// TLS that did not come about, or not in time.
+    case handshakesFailed
     case upstreamConnects
     /// The same request again because a kept connection turned out to be closed.
     case upstreamStaleRetries

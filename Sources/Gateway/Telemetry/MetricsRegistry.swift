@@ -143,6 +143,10 @@ package struct MetricsRegistry: Sendable {
         text.sample([("reason", "other_node")], value(.upstreamNodeRetries))
         text.counter("tollgate_upstream_connects_total", "Connections to nodes opened.", value(.upstreamConnects))
         text.counter("tollgate_connections_accepted_total", "Client connections.", value(.connectionsAccepted))
+        text.family("tollgate_connections_refused_total", .counter, "Client connections that came to no request.")
+        text.sample([("reason", "limit")], value(.connectionsOverLimit))
+        text.sample([("reason", "proxy_header")], value(.proxyHeadersMissing))
+        text.sample([("reason", "handshake")], value(.handshakesFailed))
         text.counter("tollgate_received_bytes_total", "Request body bytes from clients.", value(.bytesReceived))
         text.counter(
             "tollgate_sent_bytes_total", "Response bytes to clients, heads and framing included.", value(.bytesSent))

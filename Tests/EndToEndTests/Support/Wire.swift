@@ -160,7 +160,9 @@ final class Wire: @unchecked Sendable {
                 headers.append((halves[0].lowercased(), halves[1].trimmingCharacters(in: .whitespaces)))
             }
             let answer = Answer(status: status, headers: headers, interim: interim)
-            if let length = answer.header("content-length").flatMap({ Int($0) }) {
+            if status == 204 {
+                framing = .ended
+            } else if let length = answer.header("content-length").flatMap({ Int($0) }) {
                 framing = .length(length)
             } else if answer.header("transfer-encoding") == "chunked" {
                 framing = .chunks(0)

@@ -42,24 +42,26 @@ import Testing
 
     private static let trusted = ["10.0.0.0/8", "fd00::/8"].compactMap { IPNetwork($0) }
 
-    @Test(arguments: [
-        ("203.0.113.9", "203.0.113.9"), ("1.1.1.1, 203.0.113.9", "203.0.113.9"),
-        ("1.1.1.1, 203.0.113.9, 10.0.0.7", "203.0.113.9"), ("203.0.113.9,10.0.0.7 , 10.0.0.8", "203.0.113.9"),
-        ("10.0.0.3, 10.0.0.4", "10.0.0.3"), ("203.0.113.9:4711", "203.0.113.9"),
-        ("[2001:db8::9]:4711", "2001:db8::9"), ("2001:db8::9", "2001:db8::9"),
-        ("203.0.113.9, unknown", nil), ("203.0.113.9, unknown, 10.0.0.7", "10.0.0.7"), ("", nil), (",", nil),
-        ("203.0.113.9,", nil), ("203.0.113.9, <script>", nil), ("2001:db8::9, fd00::1", "2001:db8::9"),
-    ] as [(String, String?)])
+    @Test(
+        arguments: [
+            ("203.0.113.9", "203.0.113.9"), ("1.1.1.1, 203.0.113.9", "203.0.113.9"),
+            ("1.1.1.1, 203.0.113.9, 10.0.0.7", "203.0.113.9"), ("203.0.113.9,10.0.0.7 , 10.0.0.8", "203.0.113.9"),
+            ("10.0.0.3, 10.0.0.4", "10.0.0.3"), ("203.0.113.9:4711", "203.0.113.9"),
+            ("[2001:db8::9]:4711", "2001:db8::9"), ("2001:db8::9", "2001:db8::9"),
+            ("203.0.113.9, unknown", nil), ("203.0.113.9, unknown, 10.0.0.7", "10.0.0.7"), ("", nil), (",", nil),
+            ("203.0.113.9,", nil), ("203.0.113.9, <script>", nil), ("2001:db8::9, fd00::1", "2001:db8::9"),
+        ] as [(String, String?)])
     func theRightmostAddressThatIsNotTrustedIsTheClients(list: String, client: String?) {
         let found = ClientAddress.of(peer: "10.1.1.1", forwardedFor: list, forwarded: nil, trusted: Self.trusted)
         #expect(found == client)
     }
 
-    @Test(arguments: [
-        ("for=203.0.113.9", "203.0.113.9"), ("For=\"[2001:db8::9]:4711\";proto=https", "2001:db8::9"),
-        ("for=1.1.1.1, proto=https;for=203.0.113.9;by=10.0.0.1, for=10.0.0.7", "203.0.113.9"),
-        ("for=_hidden", nil), ("for=unknown", nil), ("proto=https", nil), ("for=\"", nil), ("for", nil),
-    ] as [(String, String?)])
+    @Test(
+        arguments: [
+            ("for=203.0.113.9", "203.0.113.9"), ("For=\"[2001:db8::9]:4711\";proto=https", "2001:db8::9"),
+            ("for=1.1.1.1, proto=https;for=203.0.113.9;by=10.0.0.1, for=10.0.0.7", "203.0.113.9"),
+            ("for=_hidden", nil), ("for=unknown", nil), ("proto=https", nil), ("for=\"", nil), ("for", nil),
+        ] as [(String, String?)])
     func forwardedIsReadAlike(value: String, client: String?) {
         let found = ClientAddress.of(peer: "10.1.1.1", forwardedFor: nil, forwarded: value, trusted: Self.trusted)
         #expect(found == client)

@@ -42,18 +42,20 @@ import Testing
         #expect(ProxyHeader.read((header + rest)[...]) == whole)
     }
 
-    private static let bad: [[UInt8]] = [
-        "GET / HTTP/1.1\r\n", "PROXY\r\n", "PROXY TCP4\r\n", "PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n",
-        "PROXY TCP4 1.2.3.4 5.6.7.8 1 2 3\r\n", "PROXY TCP4 ::1 ::1 1 2\r\n", "PROXY TCP6 1.2.3.4 5.6.7.8 1 2\r\n",
-        "PROXY TCP4 1.2.3.4 5.6.7.8 1 65536\r\n", "PROXY TCP4 1.2.3.4 5.6.7.8 01 2\r\n",
-        "PROXY TCP4 1.2.3.4 5.6.7.8 -1 2\r\n", "PROXY TCP4  1.2.3.4 5.6.7.8 1 2\r\n", "PROXY UDP4 1.2.3.4 5.6.7.8 1 2\r\n",
-        "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n", "proxy TCP4 1.2.3.4 5.6.7.8 1 2\r\n", "PROXY UNKNOWN\u{1}\r\n",
-        "PROXY UNKNOWN " + String(repeating: "x", count: 100) + "\r\n",
-    ].map { Array($0.utf8) } + [
-        binary(0x11, 0x11, four), binary(0x22, 0x11, four), binary(0x21, 0x12, four), binary(0x21, 0x41, four),
-        binary(0x21, 0x11, Array(four.dropLast())), binary(0x21, 0x21, four),
-        binary(0x21, 0x11, [UInt8](repeating: 0, count: 537)), Array(signature.dropLast()) + [0x0B],
-    ]
+    private static let bad: [[UInt8]] =
+        [
+            "GET / HTTP/1.1\r\n", "PROXY\r\n", "PROXY TCP4\r\n", "PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1 2 3\r\n", "PROXY TCP4 ::1 ::1 1 2\r\n", "PROXY TCP6 1.2.3.4 5.6.7.8 1 2\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1 65536\r\n", "PROXY TCP4 1.2.3.4 5.6.7.8 01 2\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 -1 2\r\n", "PROXY TCP4  1.2.3.4 5.6.7.8 1 2\r\n",
+            "PROXY UDP4 1.2.3.4 5.6.7.8 1 2\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n", "proxy TCP4 1.2.3.4 5.6.7.8 1 2\r\n", "PROXY UNKNOWN\u{1}\r\n",
+            "PROXY UNKNOWN " + String(repeating: "x", count: 100) + "\r\n",
+        ].map { Array($0.utf8) } + [
+            binary(0x11, 0x11, four), binary(0x22, 0x11, four), binary(0x21, 0x12, four), binary(0x21, 0x41, four),
+            binary(0x21, 0x11, Array(four.dropLast())), binary(0x21, 0x21, four),
+            binary(0x21, 0x11, [UInt8](repeating: 0, count: 537)), Array(signature.dropLast()) + [0x0B],
+        ]
 
     @Test(arguments: bad) func whatIsNoHeaderIsRefusedAtEverySplitAlike(bytes: [UInt8]) {
         #expect(ProxyHeader.read(bytes) == .invalid)

@@ -10,8 +10,8 @@ import NIOHTTP2
 ///
 /// Back-pressure: a body that waits for memory stops the stream's reads, and so the client's window. The node is not read
 /// while more waits for this client than the stream's high-water mark. Close: a reset stream or a closed connection
-/// cancels the exchange in the same turn of the loop.
-final class HTTP2StreamHandler: ChannelInboundHandler {
+/// cancels the exchange in the same turn of the loop. A client that does not take its answer has `timeouts.idle` for it.
+final class HTTP2StreamHandler: ChannelInboundHandler, TimerTarget {
     typealias InboundIn = HTTPServerRequestPart
     typealias OutboundOut = HTTPServerResponsePart
 
@@ -31,6 +31,7 @@ final class HTTP2StreamHandler: ChannelInboundHandler {
     private var state = State.idle
     private var exchange: Exchange?
     private var readingHolds = 0
+    private var timer: TimerToken?
     /// The client has sent all of its request.
     private(set) var isRequestWhole = false
 
@@ -92,6 +93,8 @@ final class HTTP2StreamHandler: ChannelInboundHandler {
     private func shutDown() {
         if case .closed = state { return }
         state = .closed
+        if let timer { connection.loop.wheel.cancel(timer) }
+        timer = nil
         let ending = exchange
         exchange = nil
         ending?.clientClosed()
@@ -101,9 +104,11 @@ final class HTTP2StreamHandler: ChannelInboundHandler {
     // MARK: Request
 
     private func begin(_ head: HTTPRequestHead) {
-        let bytes = head.uri.utf8.count + head.headers.reduce(0) {
-            $0 + $1.name.utf8.count + $1.value.utf8.count + HTTP2Limits.fieldOverheadBytes
-        }
+        let bytes =
+            head.uri.utf8.count
+            + head.headers.reduce(0) {
+                $0 + $1.name.utf8.count + $1.value.utf8.count + HTTP2Limits.fieldOverheadBytes
+            }
         guard bytes <= connection.limits.headerBytes else {
             return refuseUnreadable(
                 Failure(
@@ -131,7 +136,17 @@ final class HTTP2StreamHandler: ChannelInboundHandler {
     /// The answer's last byte is written, or waits for the client's window.
     func answerEnded() {
         exchange = nil
-        if case .serving = state { state = .answered }
+        // Most streams have closed by now, with the answer's last frame.
+        guard case .serving = state else { return }
+        state = .answered
+        let loop = connection.loop
+        timer = loop.wheel.schedule(
+            at: MonotonicTime.now().advanced(byNanoseconds: loop.snapshot.timeouts.idle), target: self, kind: 0)
+    }
+
+    func timerFired(_ kind: UInt8) {
+        timer = nil
+        context?.close(promise: nil)
     }
 
     func drainExpired() {

@@ -21,6 +21,7 @@ package struct ClientPipeline: Sendable {
     /// A connection was accepted.
     func initialize(_ channel: any Channel, on loop: LoopContext) throws {
         guard loop.services.connections.load(ordering: .relaxed) < loop.snapshot.limits.connections else {
+            loop.metrics.count(.connectionsOverLimit)
             return channel.close(promise: nil)
         }
         loop.metrics.count(.connectionsAccepted)

@@ -35,7 +35,8 @@ package struct IPAddress: Hashable, Sendable, CustomStringConvertible {
 
     /// The text of an address, without brackets, port or zone.
     package init?(_ text: some StringProtocol) {
-        guard (2...Self.textBytesMax).contains(text.utf8.count) else { return nil }
+        // A NUL would end the text for C.
+        guard (2...Self.textBytesMax).contains(text.utf8.count), !text.utf8.contains(0) else { return nil }
         let text = String(text)
         var four = in_addr()
         var sixteen = in6_addr()

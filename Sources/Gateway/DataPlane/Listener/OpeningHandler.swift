@@ -62,9 +62,8 @@ final class OpeningHandler: ChannelInboundHandler, RemovableChannelHandler, Time
         switch ProxyHeader.read(held.readableBytesView) {
         case .incomplete: state = .proxyHeader(held)
         case .invalid:
-            loop.services.logger.debug("closed a connection from a trusted proxy: it has no PROXY header")
-            end()
-            context.close(promise: nil)
+            state = .proxyHeader(held)
+            fail()
         case .header(let address, let count):
             clientAddress = address?.description
             held.moveReaderIndex(forwardBy: count)
@@ -79,9 +78,19 @@ final class OpeningHandler: ChannelInboundHandler, RemovableChannelHandler, Time
         context.fireUserInboundEventTriggered(event)
     }
 
-    /// A handshake that failed, mostly.
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        context.close(promise: nil)
+        fail()
+    }
+
+    /// Nothing that could be answered came, or not in time.
+    private func fail() {
+        switch state {
+        case .proxyHeader: loop.metrics.count(.proxyHeadersMissing)
+        case .handshaking: loop.metrics.count(.handshakesFailed)
+        case .ended: break
+        }
+        end()
+        context?.close(promise: nil)
     }
 
     private func headerEnded(_ context: ChannelHandlerContext, rest: ByteBuffer) {
@@ -130,7 +139,7 @@ final class OpeningHandler: ChannelInboundHandler, RemovableChannelHandler, Time
 
     func timerFired(_ kind: UInt8) {
         timer = nil
-        context?.close(promise: nil)
+        fail()
     }
 
     func drain() { context?.close(promise: nil) }
