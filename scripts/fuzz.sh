@@ -12,7 +12,7 @@ mkdir -p "$findings"
 
 # Neither debug information nor an index: half of the build's time.
 TOLLGATE_FUZZ=1 ${SWIFT:-swift} build --scratch-path .build-fuzz --product Fuzz \
-    --debug-info-format none --disable-index-store ${FUZZ_BUILD_ARGS:-}
+    -debug-info-format none --disable-index-store ${FUZZ_BUILD_ARGS:-}
 fuzz=.build-fuzz/debug/Fuzz
 mkdir -p .build-fuzz/work/front
 "$fuzz" seeds .build-fuzz/work/front

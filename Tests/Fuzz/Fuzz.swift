@@ -19,7 +19,7 @@ struct Fuzz {
         }
         guard CommandLine.arguments.count > 1, let target = FuzzTarget(rawValue: CommandLine.arguments[1]) else {
             let names = FuzzTarget.allCases.map(\.rawValue).joined(separator: "|")
-            fputs("usage: Fuzz \(names) [libFuzzer's arguments]\n", stderr)
+            tell("usage: Fuzz \(names) [libFuzzer's arguments]")
             exit(64)
         }
         chosen = target
@@ -29,15 +29,21 @@ struct Fuzz {
         texts.append(nil)
         let status = texts.withUnsafeMutableBufferPointer { buffer -> Int32 in
             var arguments = buffer.baseAddress
-            return LLVMFuzzerRunDriver(&count, &arguments) { bytes, size in
-                // SAFETY: libFuzzer lends the bytes for the duration of this call.
-                if let finding = chosen.finding(in: UnsafeRawBufferPointer(start: bytes, count: size)) {
-                    fputs("finding: \(finding)\n", stderr)
-                    abort()
-                }
-                return 0
-            }
+            return LLVMFuzzerRunDriver(&count, &arguments, fuzzOneInput)
         }
         exit(status)
     }
+
+    fileprivate static func tell(_ text: String) { FileHandle.standardError.write(Data("\(text)\n".utf8)) }
+}
+
+/// Under the name that libFuzzer's own `main` refers to, which is linked in but not run.
+@_cdecl("LLVMFuzzerTestOneInput")
+func fuzzOneInput(_ bytes: UnsafePointer<UInt8>?, _ size: Int) -> CInt {
+    // SAFETY: libFuzzer lends the bytes for the duration of this call.
+    if let finding = chosen.finding(in: UnsafeRawBufferPointer(start: bytes, count: size)) {
+        Fuzz.tell("finding: \(finding)")
+        abort()
+    }
+    return 0
 }

@@ -37,7 +37,9 @@ enum JSONTarget {
         if stream != request.stream { return "stream \(request.stream) against \(stream)" }
         let include = (object["stream_options"] as? [String: Any])?["include_usage"].flatMap(flag) ?? false
         // The other dialects always tell the usage, and have no such option.
-        if request.endpoint.dialect == .openAI, include != request.includeUsage { return "include_usage \(request.includeUsage) against \(include)" }
+        if request.endpoint.dialect == .openAI, include != request.includeUsage {
+            return "include_usage \(request.includeUsage) against \(include)"
+        }
         // Which of the names an endpoint reads is its own affair; what it read must stand there.
         let limits = ["max_tokens", "max_completion_tokens", "max_output_tokens"].compactMap { name -> Int? in
             guard let number = object[name] as? NSNumber, flag(number) == nil else { return nil }

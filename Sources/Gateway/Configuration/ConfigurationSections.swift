@@ -44,7 +44,8 @@ struct ConfigurationSections {
         guard let admin else { return nil }
         return GatewayConfiguration(
             listen: listen, listener: listener, admin: admin, redisURL: redisURL, journal: journal, limits: limits,
-            timeouts: timeouts, retry: retry, stream: stream, models: models, sites: sites, nodes: nodes, routing: routing,
+            timeouts: timeouts, retry: retry, stream: stream, models: models, sites: sites, nodes: nodes,
+            routing: routing,
             orgDefaults: orgDefaults,
             eventLoops: eventLoops, accessLog: accessLog)
     }
