@@ -16,7 +16,7 @@ from simulator import SimulatedNode  # noqa: E402
 IS_REAL = os.environ.get("CONFORMANCE_TARGET", "simulated") == "real"
 
 PRICE = ("0.050000300", "0.010000700", "0.080000900")
-CONTEXT_TOKENS = 4096
+CONTEXT_TOKENS = 16_384
 ORIGIN = "https://app.example"
 MODELS = ("sim-small", "sim-slow", "sim-faulty", "sim-pair", "sim-down")
 ALIAS = "gpt-4o-mini"

@@ -31,6 +31,15 @@ def whole(item):
     return int(item) if isinstance(item, float) else item
 
 
+def parts_of(messages):
+    """The parts of all contents that are lists, those of tool results too."""
+    for message in messages or []:
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            yield from (part for part in content if isinstance(part, dict))
+            yield from parts_of(content)
+
+
 @schemathesis.hook
 def before_call(context, case, **kwargs):
     body = case.body
@@ -49,6 +58,10 @@ def before_call(context, case, **kwargs):
     for name in ("prompt", "input", "tokens", "documents", "text_1", "text_2"):
         if isinstance(body.get(name), list):
             body[name] = [whole(item) for item in body[name][:PROMPTS]]
+    if case.path == "/v1/messages":
+        # Where in a part no engine looks, any object passes; in a tool's result it must be a part.
+        for part in parts_of([*body["messages"], {"content": body.get("system")}]):
+            part.setdefault("type", "text")
     arguments = body.get("chat_template_kwargs") or {}
     for name, short in (("thinking_budget", 1000), ("thinking_mode", "on"), ("reasoning_effort", "low")):
         if arguments.get(name) is not None:

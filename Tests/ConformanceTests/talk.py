@@ -16,12 +16,19 @@ TOOL = {
     },
 }
 
+# Bounded, and the question shows an answer: a small model would fill it with blanks until the limit cuts it off.
 SCHEMA = {
     "type": "object",
-    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}, "tags": {"type": "array", "items": {"type": "string"}}},
+    "properties": {
+        "name": {"type": "string", "maxLength": 8},
+        "age": {"type": "integer"},
+        "tags": {"type": "array", "maxItems": 1, "items": {"type": "string", "maxLength": 4}},
+    },
     "required": ["name", "age", "tags"],
     "additionalProperties": False,
 }
+PERSON = [{"role": "user", "content": 'Repeat exactly: {"name":"Ada","age":36,"tags":["x"]}'}]
+COLOUR = [{"role": "user", "content": 'Repeat exactly: {"red":true,"green":false}'}]
 
 
 def ask(client, model, **options):

@@ -154,7 +154,7 @@ def test_an_unknown_model_is_a_not_found_error(claude):
         {"messages": []},
         {"messages": "hello"},
         {"max_tokens": 0},
-        {"max_tokens": 5_000},
+        {"max_tokens": 20_000},
         {"extra_body": {"mcp_servers": []}},
         {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
     ],

@@ -10,6 +10,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 
 QUESTION = "Which colour is a heliotrope?"
+COLOUR = 'Repeat exactly: {"red":true,"green":false}'
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ class Colour(pydantic.BaseModel):
 
 def test_structured_output_by_schema_is_the_callers_type(chat):
     chat.max_tokens = 48
-    answer = chat.with_structured_output(Colour, method="json_schema").invoke(QUESTION)
+    answer = chat.with_structured_output(Colour, method="json_schema").invoke(COLOUR)
     assert isinstance(answer, Colour)
 
 

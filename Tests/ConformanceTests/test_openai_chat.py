@@ -7,7 +7,7 @@ import openai
 import pydantic
 import pytest
 
-from talk import QUESTION, SCHEMA, TOOL, ask
+from talk import COLOUR, PERSON, QUESTION, SCHEMA, TOOL, ask
 
 
 def test_a_question_is_answered_and_charged(client, account, target):
@@ -82,11 +82,10 @@ def test_a_json_object_is_json(client, target):
 def test_a_json_schema_is_kept(client, target):
     import jsonschema
 
-    schema = SCHEMA | {"properties": SCHEMA["properties"] | {"tags": {"type": "array", "maxItems": 1, "items": {"type": "string", "maxLength": 4}}, "name": {"type": "string", "maxLength": 8}}}
-    format = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema, "strict": True}}
-    answer = ask(client, target.chat_model, max_tokens=96, response_format=format)
+    format = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA, "strict": True}}
+    answer = ask(client, target.chat_model, messages=PERSON, max_tokens=64, response_format=format)
     assert answer.choices[0].finish_reason == "stop"
-    jsonschema.validate(json.loads(answer.choices[0].message.content), schema)
+    jsonschema.validate(json.loads(answer.choices[0].message.content), SCHEMA)
 
 
 class Colour(pydantic.BaseModel):
@@ -96,7 +95,7 @@ class Colour(pydantic.BaseModel):
 
 def test_parse_gives_the_clients_own_type(client, target):
     answer = client.chat.completions.parse(
-        model=target.chat_model, messages=QUESTION, max_tokens=48, temperature=0, response_format=Colour
+        model=target.chat_model, messages=COLOUR, max_tokens=48, temperature=0, response_format=Colour
     )
     assert isinstance(answer.choices[0].message.parsed, Colour)
 

@@ -146,7 +146,7 @@ def test_more_tokens_than_the_context_are_refused_with_the_numbers(client, accou
 
 def test_a_prompt_beyond_the_context_is_refused_and_costs_nothing(client, account, target):
     with pytest.raises(openai.BadRequestError) as caught:
-        ask(client, target.chat_model, messages=[{"role": "user", "content": "heliotrope " * 6000}])
+        ask(client, target.chat_model, messages=[{"role": "user", "content": "heliotrope " * 8000}])
     assert "context" in caught.value.message
     assert caught.value.request_id.startswith("req_")
     assert account.settles() == []
@@ -155,7 +155,7 @@ def test_a_prompt_beyond_the_context_is_refused_and_costs_nothing(client, accoun
 @pytest.mark.simulated
 def test_a_prompt_beyond_the_context_has_openais_code(client):
     with pytest.raises(openai.BadRequestError) as caught:
-        ask(client, "sim-small", messages=[{"role": "user", "content": "heliotrope " * 6000}])
+        ask(client, "sim-small", messages=[{"role": "user", "content": "heliotrope " * 8000}])
     assert caught.value.code == "context_length_exceeded"
 
 

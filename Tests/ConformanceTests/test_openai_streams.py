@@ -8,7 +8,7 @@ import pydantic
 import pytest
 
 from processes import wait_until
-from talk import QUESTION, TOOL, ask, content_of
+from talk import COLOUR, QUESTION, TOOL, ask, content_of
 
 
 def test_the_role_comes_first_and_one_id_throughout(client, target):
@@ -95,7 +95,7 @@ def test_the_stream_helper_joins_the_answer(client, target):
 
 def test_the_stream_helper_parses_the_clients_own_type(client, target):
     with client.chat.completions.stream(
-        model=target.chat_model, messages=QUESTION, max_tokens=48, temperature=0, response_format=Colour
+        model=target.chat_model, messages=COLOUR, max_tokens=48, temperature=0, response_format=Colour
     ) as stream:
         final = stream.get_final_completion()
     assert isinstance(final.choices[0].message.parsed, Colour)
