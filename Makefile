@@ -6,7 +6,7 @@ RELEASE := -c release --static-swift-stdlib
 BINARY := .build/release/tollgate
 PACKAGES := curl openssl libcurl4-openssl-dev libssl-dev libhiredis-dev redis-server pkg-config
 TEST_PACKAGES := $(PACKAGES) nginx
-BENCH_PACKAGES := $(PACKAGES) nginx wrk python3
+BENCH_PACKAGES := $(PACKAGES) nginx wrk nghttp2-client python3
 # How long `make fuzz` fuzzes each target.
 SECONDS ?= 600
 # Test suites that need no server.

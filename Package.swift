@@ -104,7 +104,9 @@ let package = Package(
         .testTarget(name: "RedisTests", dependencies: ["Redis", "Support", nioEmbedded], swiftSettings: strict),
         .testTarget(
             name: "GatewayTests",
-            dependencies: ["Gateway", "Support", nioEmbedded, nioHTTP1] + nioSecure,
+            dependencies: [
+                "Gateway", "Support", nioEmbedded, nioHTTP1, .product(name: "Yams", package: "Yams"),
+            ] + nioSecure,
             swiftSettings: strict
         ),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Support"], swiftSettings: strict),

@@ -32,6 +32,8 @@ PART_SECONDS = 75
 # So many tokens of one side, then of the other: about 50 ms each.
 SLICE_TOKENS = 20
 CONNECTIONS = 64
+# Over HTTP/2 the same number of requests at once, several to a connection.
+SECURE_CONNECTIONS = 16
 OPEN_STREAMS = 1_000
 # A simulated node runs 256 sequences at once at most.
 OPEN_STREAM_NODES = 5
@@ -210,6 +212,52 @@ def measure_plain(make_servers, rounds, seconds):
         return result
 
 
+# Plain requests over TLS and HTTP/2.
+
+def run_h2load(servers, port, key, requests):
+    """Returns how many requests were answered with 2xx: all of them, or it fails."""
+    done = subprocess.run(
+        ["taskset", "-c", str(servers.other_core), "h2load", "-t1", f"-c{SECURE_CONNECTIONS}",
+         f"-m{CONNECTIONS // SECURE_CONNECTIONS}", f"-n{requests}", "-d", servers.path("body.json"),
+         "-H", "content-type: application/json", "-H", f"authorization: Bearer {key}",
+         f"https://127.0.0.1:{port}/v1/chat/completions"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PART_SECONDS)
+    found = re.search(r"status codes: (\d+) 2xx", done.stdout)
+    if done.returncode != 0 or "Application protocol: h2" not in done.stdout or not found or int(found[1]) != requests:
+        raise BenchFailure("h2load failed: " + (done.stdout + done.stderr)[-400:])
+    return requests
+
+
+def measure_secure(make_servers, rounds, requests):
+    with make_servers() as servers:
+        redis_pid, redis_port = servers.redis()
+        backend, certificate = servers.backend(plain_answer()), servers.certificate()
+        proxy_pid, proxy_port = servers.secure_proxy(backend, *certificate)
+        gateway = servers.gateway([backend], redis_port, concurrency=256, tls=certificate)
+        key = gateway.create_key()
+        with open(servers.path("body.json"), "w") as file:
+            file.write(request_body("bench", max_tokens=64))
+        sides = {"nginx": (proxy_pid, proxy_port), "tollgate": (gateway.pid, gateway.port)}
+        for _, port in sides.values():
+            run_h2load(servers, port, key, requests // 4)
+        seen, results = requests // 4, []
+        for number in rounds_in_time(rounds):
+            one = {}
+            for side, (pid, port) in sides.items():
+                cpu, redis_cpu = cpu_seconds(pid), cpu_seconds(redis_pid)
+                run_h2load(servers, port, key, requests)
+                one[side] = {
+                    "cpu_us": (cpu_seconds(pid) - cpu) / requests * 1e6,
+                    "redis_cpu_us": (cpu_seconds(redis_pid) - redis_cpu) / requests * 1e6}
+                say(f"  round {number} {side}: {one[side]['cpu_us']:.1f} us a request")
+            results.append(one)
+            seen += requests
+        result = median_ratio(results, "cpu_us")
+        result["redis_cpu_us"] = statistics.median(one["tollgate"]["redis_cpu_us"] for one in results)
+        result["ledger"] = check_ledger(gateway, seen)
+        return result
+
+
 # Streams.
 
 def measure_streams(make_servers, rounds, tokens):
@@ -353,15 +401,16 @@ def machine():
 
 def report(results):
     lines = [f"{'':36}{'ratio':>7}{'min-max':>13}{'limit':>7}{'tollgate':>12}{'nginx':>10}{'Redis':>8}"]
-    for part, label, unit in (
-        ("plain", "plain request, CPU", "us"), ("streams", "streamed chunk, CPU", "us"),
+    for part, label, unit, limit in (
+        ("plain", "plain request, CPU", "us", f"{PLAIN_RATIO_MAX:.1f}"),
+        ("secure", "plain request, HTTP/2 and TLS, CPU", "us", ""),
+        ("streams", "streamed chunk, CPU", "us", f"{STREAM_RATIO_MAX:.1f}"),
     ):
         if part in results:
             one = results[part]
-            limit = PLAIN_RATIO_MAX if part == "plain" else STREAM_RATIO_MAX
             spread = f"{one['ratio_min']:.2f}-{one['ratio_max']:.2f}"
             lines.append(
-                f"{label:36}{one['ratio']:7.2f}{spread:>13}{limit:7.1f}{one['tollgate_cpu_us']:9.2f} {unit}"
+                f"{label:36}{one['ratio']:7.2f}{spread:>13}{limit:>7}{one['tollgate_cpu_us']:9.2f} {unit}"
                 f"{one['nginx_cpu_us']:7.2f} {unit}{one['redis_cpu_us']:5.1f} {unit}")
     if "memory" in results:
         one = results["memory"]
@@ -405,12 +454,12 @@ def main():
         "--binary", default=os.path.join(root, ".build/release/tollgate"), help="the gateway to measure")
     parser.add_argument("--quick", action="store_true", help="about half a minute: fewer and shorter rounds")
     parser.add_argument("--rounds", type=int, help="how often each side runs (default 9, quick 3)")
-    parser.add_argument("--only", action="append", choices=("plain", "streams", "memory"), help="this part; repeatable")
+    parser.add_argument("--only", action="append", choices=("plain", "secure", "streams", "memory"), help="this part; repeatable")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
     if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds must be at least 1")
-    for tool in ("nginx", "wrk", "redis-server", "taskset"):
+    for tool in ("nginx", "wrk", "h2load", "openssl", "redis-server", "taskset"):
         if not shutil.which(tool):
             parser.error(f"{tool} is not installed; `make bench` installs it")
     if not os.access(options.binary, os.X_OK):
@@ -431,6 +480,7 @@ def main():
     rounds = options.rounds or (3 if options.quick else 9)
     parts = {
         "plain": lambda: measure_plain(make_servers, rounds, 2 if options.quick else 3),
+        "secure": lambda: measure_secure(make_servers, rounds, 10_000 if options.quick else 20_000),
         "streams": lambda: measure_streams(make_servers, rounds, 200 if options.quick else 400),
         "memory": lambda: measure_memory(make_servers, 60 if options.quick else 120),
     }

@@ -44,8 +44,13 @@ server {{
 }}
 """
 
+# The same over TLS with HTTP/2.
+SECURE_PROXY = PROXY.replace("listen 127.0.0.1:{port};", """listen 127.0.0.1:{port} ssl http2;
+    ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.3;""")
+
 GATEWAY = """\
 listen: 127.0.0.1:{port}
+{tls}
 admin: {{ listen: "127.0.0.1:{admin_port}", token: {token} }}
 redis: {{ url: "redis://127.0.0.1:{redis_port}/0" }}
 journal: {{ directory: {directory}/journal }}
@@ -190,6 +195,22 @@ class Servers:
         server = PROXY.format(name="backend", backend=backend, port=port, extra=extra)
         return self.nginx("proxy", server, port, self.proxy_core), port
 
+    def certificate(self):
+        """A self-made one for loopback. Returns the paths of certificate and key."""
+        certificate, key = self.path("cert.pem"), self.path("key.pem")
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+             "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+            check=True, capture_output=True)
+        return certificate, key
+
+    def secure_proxy(self, backend, certificate, key):
+        """As ``proxy``, over TLS with HTTP/2."""
+        port = free_port()
+        server = SECURE_PROXY.format(
+            name="backend", backend=backend, port=port, extra="", certificate=certificate, key=key)
+        return self.nginx("proxy", server, port, self.proxy_core), port
+
     def simulated_node(self, name, speed):
         """A simulated GPU node. Returns its address."""
         process = self.start(
@@ -199,8 +220,9 @@ class Servers:
         with open(self.path(name + ".out")) as file:
             return f"127.0.0.1:{json.load(file)['port']}"
 
-    def gateway(self, backends, redis_port, concurrency, pinned=True):
-        gateway = Gateway(self, backends, redis_port, concurrency, pinned)
+    def gateway(self, backends, redis_port, concurrency, pinned=True, tls=None):
+        """`tls` is the pair of paths that ``certificate`` returns."""
+        gateway = Gateway(self, backends, redis_port, concurrency, pinned, tls)
         self.wait_for(gateway.process, gateway.is_ready)
         self.wait_for(gateway.process, gateway.has_nodes)
         return gateway
@@ -209,7 +231,7 @@ class Servers:
 class Gateway:
     """`tollgate serve` with every feature on, and the commands to ask it."""
 
-    def __init__(self, servers, backends, redis_port, concurrency, pinned):
+    def __init__(self, servers, backends, redis_port, concurrency, pinned, tls):
         self.servers = servers
         self.port, self.admin_port = free_port(), free_port()
         self.token = secrets.token_hex(16)
@@ -220,7 +242,8 @@ class Gateway:
         with open(servers.path("tollgate.yaml"), "w") as file:
             file.write(GATEWAY.format(
                 port=self.port, admin_port=self.admin_port, token=self.token, redis_port=redis_port,
-                directory=servers.directory, nodes=nodes, event_loops="event_loops: 1" if pinned else ""))
+                directory=servers.directory, nodes=nodes,
+                tls="tls: {{ certificate: {}, key: {} }}".format(*tls) if tls else "", event_loops="event_loops: 1" if pinned else ""))
         self.process = servers.start(
             "tollgate", [servers.binary, "serve", "--config", servers.path("tollgate.yaml")],
             core=servers.proxy_core if pinned else None,

@@ -1,0 +1,129 @@
+import Domain
+import Gateway
+import OpenAIProtocol
+import Testing
+import Yams
+
+/// What `/openapi.yaml` says is what is served: neither a route, a field nor a status more or less.
+struct OpenAPIDocumentTests {
+    private let root: Node
+    private var paths: Node { root["paths"] ?? Node([(Node, Node)]()) }
+
+    init() throws {
+        root = try #require(try Yams.compose(yaml: String(buffer: OpenAPIDocument.bytes)))
+    }
+
+    private func operation(_ endpoint: Endpoint) -> Node? {
+        let row = endpoint.descriptor
+        return paths[row.takesArgument ? row.path + "/{id}" : row.path]?[row.method.lowercased()]
+    }
+
+    /// What a reference stands for.
+    private func resolved(_ node: Node?) throws -> Node? {
+        guard let reference = node?["$ref"]?.string else { return node }
+        var found: Node? = root
+        for part in reference.split(separator: "/").dropFirst() { found = found?[String(part)] }
+        return try #require(try resolved(found), "\(reference) names nothing")
+    }
+
+    /// Names of the properties of a schema, those that it has of others too.
+    private func properties(_ schema: Node?) throws -> Set<String> {
+        guard let schema = try resolved(schema) else { return [] }
+        var names = Set(schema["properties"]?.mapping?.keys.compactMap(\.string) ?? [])
+        for key in ["allOf", "anyOf", "oneOf"] {
+            for part in schema[key]?.array() ?? [] { names.formUnion(try properties(part)) }
+        }
+        return names
+    }
+
+    @Test func everyRouteIsDescribedAndEveryDescribedOneIsServed() {
+        var described: Set<String> = []
+        for (path, item) in paths.mapping ?? [:] {
+            for method in item.mapping?.keys.compactMap(\.string) ?? [] where method != "parameters" {
+                described.insert("\(method.uppercased()) \(path.string ?? "")")
+            }
+        }
+        let served = Endpoint.allCases.map { endpoint in
+            let row = endpoint.descriptor
+            return "\(row.method) \(row.path)\(row.takesArgument ? "/{id}" : "")"
+        }
+        #expect(described == Set(served))
+    }
+
+    /// The failures that an endpoint can end with.
+    private func failures(_ endpoint: Endpoint) -> Set<Failure.Code> {
+        // Of every head and connection.
+        var codes: Set<Failure.Code> = [
+            .malformedRequest, .methodNotAllowed, .headersTooLarge, .requestTimeout, .internalError, .draining,
+        ]
+        if !endpoint.descriptor.isPublic {
+            codes.formUnion([
+                .missingKey, .invalidKey, .failedKeyLimit, .keyStoreUnavailable, .orgSuspended, .modelNotFound,
+            ])
+        }
+        if endpoint.isInference { codes = Set(Failure.Code.allCases).subtracting([.clientClosed]) }
+        return codes
+    }
+
+    @Test(arguments: Endpoint.allCases)
+    func everyStatusIsDescribed(endpoint: Endpoint) throws {
+        let responses = try #require(operation(endpoint)?["responses"]?.mapping)
+        var expected = Set(
+            failures(endpoint).filter { $0 != .upstreamRejected }.map { "\(ErrorEnvelope.status(of: $0))" })
+        expected.insert("200")
+        // What a node says of a request goes on under the node's own status.
+        if endpoint.isInference { expected.insert("4XX") }
+        // The list is never missing; the path of one that is may be.
+        if endpoint == .description { expected.remove("404") }
+        #expect(Set(responses.keys.compactMap(\.string)) == expected)
+        for (status, response) in responses {
+            let content = try #require(try resolved(response)?["content"]?.mapping)
+            let types = Set(content.keys.compactMap(\.string))
+            let isStream = endpoint.generates && status.string == "200"
+            let plain = endpoint == .description && status.string == "200" ? "application/yaml" : "application/json"
+            #expect(types == (isStream ? [plain, "text/event-stream"] : [plain]), "\(status.string ?? "")")
+        }
+    }
+
+    @Test(arguments: Endpoint.allCases.filter(\.isInference))
+    func everyFieldThatIsReadIsDescribed(endpoint: Endpoint) throws {
+        let schema = operation(endpoint)?["requestBody"]?["content"]?["application/json"]?["schema"]
+        let described = try properties(schema)
+        var expected: Set<String> = ["model", "user", "prompt_cache_key"]
+        expected.formUnion(endpoint.descriptor.prompt.map(\.rawValue))
+        expected.formUnion(endpoint.descriptor.limits.map(\.rawValue))
+        if endpoint.generates { expected.formUnion(["stream", "n"]) }
+        switch endpoint.dialect {
+        case .openAI where endpoint.generates: expected.insert("stream_options")
+        case .openAI: break
+        case .responses:
+            expected.formUnion([
+                "previous_response_id", "conversation", "background", "prompt", "tools", "max_tokens",
+            ])
+        case .anthropic: expected.formUnion(["system", "tools", "mcp_servers", "container"])
+        }
+        #expect(expected.subtracting(described) == [])
+        // Of the other endpoints' fields none is promised here.
+        let others = Set(Endpoint.PromptField.allCases.map(\.rawValue)).subtracting(
+            endpoint.descriptor.prompt.map(\.rawValue))
+        let refused: Set<String> = ["prompt", "messages", "input"]
+        #expect(described.intersection(others).subtracting(refused) == [])
+    }
+
+    @Test func everyErrorCodeIsListed() throws {
+        let listed = root["components"]?["schemas"]?["ErrorObject"]?["properties"]?["code"]?["examples"]?.array() ?? []
+        let codes = Failure.Code.allCases.filter { $0 != .clientClosed }.map { ErrorEnvelope.code(of: $0) }
+        #expect(Set(listed.compactMap(\.string)) == Set(codes))
+    }
+
+    @Test func onlyTheDocumentNeedsNoKey() throws {
+        let key = root["security"]?.array() ?? []
+        #expect(!key.isEmpty)
+        for endpoint in Endpoint.allCases {
+            let security = operation(endpoint)?["security"]?.array()
+            #expect((security?.isEmpty == true) == endpoint.descriptor.isPublic, "\(endpoint)")
+            let isAnthropic = endpoint.dialect == .anthropic
+            #expect((security?.contains { $0["xApiKey"] != nil } == true) == isAnthropic, "\(endpoint)")
+        }
+    }
+}
