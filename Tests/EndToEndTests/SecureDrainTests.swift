@@ -113,6 +113,32 @@ import Testing
         _ = try await customer.books(settles: 2)
     }
 
+    @Test func theLimitOnConnectionsCountsHandshakes() async throws {
+        let certificate = try await Certificate()
+        let node = try await SimulatedNode.serving("m")
+        var plan = GatewayPlan()
+        plan.sections = [certificate.section, "limits: { connections: 3 }"]
+        plan.loops = 1
+        plan.serve("m", port: node.port)
+        let gateway = try await GatewayUnderTest.start(plan)
+        let dawdlers = try (1...3).map { _ in try gateway.connect() }
+        try await until("three connections") { try await gateway.gauge("tollgate_connections_open") == 3 }
+        let fourth = try gateway.connect()
+        // Closed at once, long before `timeouts.header`.
+        #expect(try await blocking { try fourth.rest() } == "")
+        #expect(try await gateway.gauge("tollgate_connections_open") == 3)
+        for wire in dawdlers { wire.close() }
+        try await until("no connection") { try await gateway.gauge("tollgate_connections_open") == 0 }
+        let key = try await Customer.create(on: gateway).key
+        let port = gateway.port
+        let status = try await blocking {
+            let wire = try H2Wire(port: port)
+            try wire.send(1, .get("/v1/models", key: key))
+            return try wire.response(1).status
+        }
+        #expect(status == 200)
+    }
+
     @Test func aChangedCertificateIsServedWithoutARestartAndABadOneIsNot() async throws {
         let setup = try await start(drain: "1s")
         let gateway = setup.gateway
