@@ -22,7 +22,7 @@ run() {
     mkdir -p "$work"
     # New inputs go to the first directory, which is no part of the repository.
     "$fuzz" "$target" "$work" "Tests/Fuzz/Corpus/$target" \
-        -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+        -max_total_time="$seconds" -max_len=2048 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
         -dict="Tests/Fuzz/Dictionaries/$target.dict" -artifact_prefix="$findings/$target-" \
         >"$findings/$target.log" 2>&1
 }

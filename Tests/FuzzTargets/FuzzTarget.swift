@@ -21,30 +21,31 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     }
 }
 
-/// Ways to cut an input into pieces: whole, byte by byte, halves around each line's end, and some by chance, which the
-/// input alone decides so that a finding repeats.
+/// Ways to cut an input into pieces: whole, byte by byte where it is not too long for that, between CR and LF, and one by
+/// chance, which the input alone decides so that a finding repeats.
 enum Cuts {
+    static let bytewiseMax = 2_048
+
     static func of(_ bytes: [UInt8]) -> [[[UInt8]]] {
         guard bytes.count > 1 else { return [[bytes]] }
-        var cuts = [[bytes], bytes.map { [$0] }]
+        var cuts = [[bytes]]
+        if bytes.count <= bytewiseMax { cuts.append(bytes.map { [$0] }) }
         var state = bytes.reduce(UInt64(bytes.count)) { ($0 ^ UInt64($1)) &* 0x0000_0100_0000_01B3 }
         func next(_ bound: Int) -> Int {
             state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
             return Int(state >> 33) % bound
         }
-        for _ in 0..<3 {
-            var pieces: [[UInt8]] = []
-            var start = 0
-            while start < bytes.count {
-                let end = min(bytes.count, start + 1 + next(max(2, bytes.count / 3)))
-                pieces.append(Array(bytes[start..<end]))
-                start = end
-            }
-            cuts.append(pieces)
-        }
-        // Between CR and LF, where parsers that look ahead go wrong.
         var pieces: [[UInt8]] = []
         var start = 0
+        while start < bytes.count {
+            let end = min(bytes.count, start + 1 + next(max(2, bytes.count / 3)))
+            pieces.append(Array(bytes[start..<end]))
+            start = end
+        }
+        cuts.append(pieces)
+        // Between CR and LF, where parsers that look ahead go wrong.
+        pieces = []
+        start = 0
         for index in bytes.indices where bytes[index] == 0x0D {
             pieces.append(Array(bytes[start...index]))
             start = index + 1

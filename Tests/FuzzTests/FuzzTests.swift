@@ -7,7 +7,10 @@ import Testing
 @Suite struct FuzzTests {
     static let corpus = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .appending(path: "Fuzz/Corpus")
-    static let changesPerFile = 60
+    /// Changed inputs of a target over all files: what a second or two allows; libFuzzer has more time.
+    static let changedInputs = 300
+    /// Longer files are only replayed as they are.
+    static let changedBytesMax = 1_024
 
     static func files(of target: FuzzTarget) throws -> [(name: String, bytes: [UInt8])] {
         let folder = corpus.appending(path: target.rawValue)
@@ -30,8 +33,8 @@ import Testing
         let seed = UInt64.random(in: .min ... .max)
         var random = SeededGenerator(seed: seed)
         let files = try Self.files(of: target)
-        for file in files where !file.bytes.isEmpty && file.bytes.count < 4_096 {
-            for _ in 0..<Self.changesPerFile {
+        for file in files where !file.bytes.isEmpty && file.bytes.count <= Self.changedBytesMax {
+            for _ in 0..<max(1, Self.changedInputs / files.count) {
                 var bytes = file.bytes
                 for _ in 0...random.int(0...3) {
                     let at = random.int(0...max(0, bytes.count - 1))
@@ -41,7 +44,7 @@ import Testing
                         bytes.insert(Array("\r\n \t:;{}[],\"\\0".utf8)[random.int(0...13)], at: min(at, bytes.count))
                     case 2: if bytes.count > 1 { bytes.remove(at: at) }
                     default:
-                        let other = files[random.int(0...(files.count - 1))].bytes
+                        let other = files[random.int(0...(files.count - 1))].bytes.prefix(Self.changedBytesMax)
                         bytes = Array(
                             bytes[..<min(at, bytes.count)] + other.suffix(random.int(0...max(0, other.count))))
                     }
