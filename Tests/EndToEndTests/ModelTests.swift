@@ -151,6 +151,27 @@ import Testing
         #expect(silent.header("x-tollgate-clamped") == nil)
     }
 
+    @Test(arguments: [
+        ("/v1/responses", #""input":"Say it.","max_output_tokens":100"#, "max_output_tokens"),
+        ("/v1/messages", #""messages":[{"role":"user","content":"Say it."}],"max_tokens":100"#, "max_tokens"),
+        ("/v1/completions", #""prompt":"Say it.","max_tokens":100"#, "max_tokens"),
+    ])
+    func aliasesAndClampsHoldOnEveryEndpointThatGenerates(path: String, fields: String, limit: String) async throws {
+        let setup = try await setup()
+        let customer = try await Customer.create(on: setup.gateway)
+        let body = "{\"model\":\"gpt-4o-mini\",\"metadata\":{\"mark\":\"clamp\(path)\"},\(fields)}"
+        let answer = try await setup.gateway.ask(.post(path, body, key: customer.key))
+        #expect(answer.status == 200, "\(answer.text)")
+        #expect(try answer.json()["model"]?.string == "m")
+        #expect(answer.header("x-tollgate-clamped") == "max_tokens=6")
+        let upstream = try JSONValue(parsing: await setup.main.recorded("clamp\(path)").body)
+        #expect(upstream[limit]?.integer == 6)
+        #expect(upstream["model"]?.string == GatewayPlan.upstreamName("m"))
+        let settled = try await customer.onlySettle()
+        #expect(settled.model == "m")
+        #expect((1...6).contains(settled.completion))
+    }
+
     @Test func aHoldIsOfTheLoweredRequest() async throws {
         let setup = try await setup()
         // Carries 6 tokens of each choice and the prompt's bound, and not 100,000.
@@ -231,7 +252,9 @@ import Testing
     @Test(arguments: [false, true]) func aModelThatIsDownIsServedByTheFirstThatCan(stream: Bool) async throws {
         let setup = try await setup()
         let customer = try await Customer.create(on: setup.gateway)
+        let fallbacks = try await setup.gateway.gauge("tollgate_fallbacks_total")
         let answer = try await setup.gateway.ask(.chat("was-down", key: customer.key, stream: stream, tokens: 7))
+        #expect(try await setup.gateway.gauge("tollgate_fallbacks_total") == fallbacks + 1)
         #expect(answer.status == 200, "\(answer.text)")
         #expect(answer.header("x-tollgate-fallback") == "spare", "'tiny' has no room for it, 'dead' is down itself")
         let documents = stream ? Array(answer.events.dropLast()) : [answer.text]

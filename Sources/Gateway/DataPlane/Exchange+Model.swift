@@ -59,6 +59,7 @@ extension Exchange {
             do throws(Failure) {
                 try take(candidate, asked)
                 replaced = first
+                loop.metrics.count(.fallbacks)
                 return true
             } catch {
                 // Another model's rules are not the client's fault.

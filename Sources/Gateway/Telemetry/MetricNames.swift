@@ -85,6 +85,8 @@ package enum MetricCounter: Int, Hashable, Sendable, CaseIterable {
     case upstreamStaleRetries
     /// Another node was tried before the first byte.
     case upstreamNodeRetries
+    /// A model was down, or all of its nodes had failed, and another took over.
+    case fallbacks
     case illegalEvents
     case bytesReceived
     case bytesSent

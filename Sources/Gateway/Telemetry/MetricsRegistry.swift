@@ -151,6 +151,7 @@ package struct MetricsRegistry: Sendable {
         text.counter(
             "tollgate_sent_bytes_total", "Response bytes to clients, heads and framing included.", value(.bytesSent))
         text.counter("tollgate_cost_nanousd_total", "Charged, in billionths of a US dollar.", value(.costNanousd))
+        text.counter("tollgate_fallbacks_total", "Requests that another model took over.", value(.fallbacks))
         text.counter("tollgate_estimated_charges_total", "Charges without a node's usage.", value(.estimatedCharges))
         text.counter(
             "tollgate_usage_distrusted_total", "Answers whose usage could not be true.", value(.usageDistrusted))
