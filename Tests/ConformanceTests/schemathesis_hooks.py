@@ -72,6 +72,9 @@ def before_call(context, case, **kwargs):
         body["best_of"] = max(body["best_of"], body.get("n") or 1)
     if body.get("stream_options") is not None and body.get("stream") is not True:
         del body["stream_options"]
+    if case.path == "/tokenize" and not {"prompt", "messages"} & set(body):
+        # The other word for it, of another engine.
+        body["prompt"] = body.pop("content")
     if case.path == "/v1/score" and isinstance(body["text_1"], list):
         # Lists are compared pair by pair, or one text with each of a list.
         if not isinstance(body["text_2"], list):

@@ -34,11 +34,15 @@ def test_a_model_named_no_limit_by_the_client_keeps_its_own(client, target):
     assert 0 < answer.usage.completion_tokens <= 64
 
 
-@pytest.mark.simulated
 def test_two_choices_are_two_answers_and_both_are_charged(client, account, target):
     answer = ask(client, target.chat_model, n=2, extra_body={"ignore_eos": True})
     assert [choice.index for choice in answer.choices] == [0, 1]
     assert all(choice.message.content for choice in answer.choices)
+    if target.is_real:
+        # llama.cpp reports the tokens of one of them.
+        entry = account.expect_charge(answer._request_id, target.chat_model, estimated=True)
+        assert answer.usage.completion_tokens < entry["completion_tokens"] <= 16
+        return
     assert answer.usage.completion_tokens == 16
     account.expect_charge(answer._request_id, target.chat_model, answer.usage)
 

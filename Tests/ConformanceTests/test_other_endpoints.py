@@ -67,17 +67,37 @@ def test_a_missing_or_wrong_field_is_named(http, path, body, parameter):
     assert answer.json()["error"]["param"] == parameter
 
 
-@pytest.mark.simulated
-def test_tokens_give_the_text_back_and_cost_nothing(http, account):
+def test_tokens_give_the_text_back_and_cost_nothing(http, account, target):
     text = "One, two, drei, vier: heliotrope ✓"
-    tokens = http.post("/tokenize", json={"model": MODEL, "prompt": text, "add_special_tokens": False})
+    # llama.cpp's words for it are others.
+    body = {"content": text} if target.is_real else {"prompt": text, "add_special_tokens": False}
+    tokens = http.post("/tokenize", json={"model": target.chat_model, **body})
     assert tokens.status_code == 200
-    told = tokens.json()
-    assert told["count"] == len(told["tokens"]) > 0
-    back = http.post("/detokenize", json={"model": MODEL, "tokens": told["tokens"]})
+    told = tokens.json()["tokens"]
+    assert len(told) > 0
+    if not target.is_real:
+        assert tokens.json()["count"] == len(told)
+    back = http.post("/detokenize", json={"model": target.chat_model, "tokens": told})
     assert back.status_code == 200
-    assert back.json()["prompt"].rstrip("\0") == text
+    assert back.json()["content" if target.is_real else "prompt"].rstrip("\0") == text
     assert account.settles() == []
+
+
+def test_an_endpoint_that_a_node_cannot_serve_does_not_take_the_node_out(http, target, account, request):
+    """One customer's requests for it must not make the model unavailable to all others."""
+    model = target.chat_model
+    if not target.is_real:
+        # llama.cpp without a reranker says 501; the simulated node serves everything, so the fault says it.
+        model = "sim-faulty"
+        request.getfixturevalue("faulty").set_fault("status:501")
+    for _ in range(4):
+        answer = http.post("/v1/rerank", json={"model": model, "query": "cats", "documents": DOCUMENTS})
+        assert answer.status_code >= 400
+    if not target.is_real:
+        target.nodes["faulty"].set_fault("")
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+    assert http.post("/v1/chat/completions", json=body).status_code == 200
+    assert len(account.settles()) == 1
 
 
 @pytest.mark.simulated

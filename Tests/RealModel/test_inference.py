@@ -133,6 +133,23 @@ def test_completion_continues_a_text(account):
     account.expect_charge(answer._request_id, CHAT_MODEL, answer.usage)
 
 
+def test_several_choices_are_charged_by_the_gateways_own_count(account):
+    """llama.cpp reports the tokens of one, whatever their number."""
+    answer = ask(account.client(), n=2, extra_body={"ignore_eos": True})
+    assert len(answer.choices) == 2
+    entry = account.expect_charge(answer._request_id, CHAT_MODEL, estimated=True)
+    assert answer.usage.completion_tokens < entry["completion_tokens"] <= 24
+
+
+def test_several_prompts_are_charged_by_the_gateways_own_count(account):
+    answer = account.client().completions.create(
+        model=CHAT_MODEL, prompt=["One, two, three,", "Red, green,"], max_tokens=6, temperature=0
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    entry = account.expect_charge(answer._request_id, CHAT_MODEL, estimated=True)
+    assert answer.usage.completion_tokens < entry["completion_tokens"] <= 12
+
+
 @pytest.mark.parametrize("wants_usage", [True, False])
 def test_completion_streams(account, wants_usage):
     client = account.client()
