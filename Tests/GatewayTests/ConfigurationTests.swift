@@ -166,7 +166,7 @@ struct ConfigurationTests {
     // MARK: What is wrong: file, line, key, and what to do
 
     private static let faults: [(String, String)] = [
-        ("listn: 1\n", "gate.yaml:2: listn: unknown key: known here are listen, trusted_proxies, proxy_protocol, "),
+        ("listn: 1\n", "gate.yaml:2: listn: unknown key: known here are listen, admin, redis, journal, limits, "),
         ("limits: { body_byte: 1 }\n", "gate.yaml:2: limits.body_byte: unknown key: known here are body_bytes, "),
         ("limits:\n  connections: 10\n  x: 1\n", "gate.yaml:4: limits.x: unknown key"),
         ("limits: { body_bytes: 8MB }\n", "gate.yaml:2: limits.body_bytes: \"8MB\" has an unknown unit: write KiB"),

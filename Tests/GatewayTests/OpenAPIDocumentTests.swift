@@ -23,7 +23,8 @@ struct OpenAPIDocumentTests {
         guard let reference = node?["$ref"]?.string else { return node }
         var found: Node? = root
         for part in reference.split(separator: "/").dropFirst() { found = found?[String(part)] }
-        return try #require(try resolved(found), "\(reference) names nothing")
+        let target: Node = try #require(try resolved(found), "\(reference) names nothing")
+        return target
     }
 
     /// Names of the properties of a schema, those that it has of others too.
