@@ -7,6 +7,7 @@ import anthropic
 import httpx
 import pytest
 
+from accounts import CONTRACT
 from processes import wait_until
 
 QUESTION = [{"role": "user", "content": "Which colour is a heliotrope?"}]
@@ -19,7 +20,10 @@ TOOL = {
 
 @pytest.fixture
 def claude(account, target):
-    return anthropic.Anthropic(base_url=target.gateway.root_url, api_key=account.key["key"], max_retries=0)
+    # Each answer is held against openapi.yaml.
+    http = anthropic.DefaultHttpxClient(event_hooks={"response": [CONTRACT.check]})
+    options = {"base_url": target.gateway.root_url, "api_key": account.key["key"], "max_retries": 0}
+    return anthropic.Anthropic(http_client=http, **options)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """curl for what the official clients do not send: HTTP/1.0, closing, chunks, expectations, TLS, browsers."""
 
 import json
+import socket
 import subprocess
 
 import pytest
@@ -115,6 +116,26 @@ def test_an_expectation_with_a_wrong_key_is_refused_at_once(chat):
 def test_an_upgrade_is_ignored_and_the_connection_closed(chat):
     answer = curl(*chat, "--http2", data=BODY)
     assert (answer.version, answer.status) == ("HTTP/1.1", 200)
+    assert answer.headers["connection"] == "close"
+
+
+def test_a_body_without_a_length_is_refused(chat):
+    answer = curl(*chat, "--request", "POST", "--header", "Content-Type: application/json")
+    assert (answer.status, answer.json["error"]["code"]) == (411, "length_required")
+
+
+def test_a_body_that_does_not_arrive_is_too_slow(target, account):
+    """The edge waits two seconds for it."""
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Authorization: Bearer {account.key['key']}\r\nContent-Length: 100\r\n\r\n{{"
+    with socket.create_connection(("127.0.0.1", target.edge.port), 10) as plain:
+        with target.certificate.context("http/1.1").wrap_socket(plain, server_hostname="localhost") as connection:
+            connection.sendall(head.encode())
+            received = b""
+            while data := connection.recv(65536):
+                received += data
+    answer = Answer(received)
+    assert (answer.status, answer.json["error"]["code"]) == (408, "request_timeout")
     assert answer.headers["connection"] == "close"
 
 
