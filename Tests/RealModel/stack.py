@@ -111,6 +111,7 @@ class Gateway:
             f"journal: {{ directory: {self.directory / 'journal'} }}\n"
             f"access_log: {self.access_log}\n"
             "timeouts: { first_byte: 120s, drain: 5s }\n"
+            "failed_keys: { per_address: unlimited }\n"
             f"models:\n{model(CHAT_MODEL, 64)}{model(EMBEDDING_MODEL, 1)}"
             "sites:\n  - { id: here, rtt: 1ms }\n"
             f"nodes:\n{node('here-chat', 'here', chat, CHAT_MODEL)}"
