@@ -224,6 +224,29 @@ import Testing
         #expect(try await customer.onlySettle().estimated)
     }
 
+    @Test func aConnectionThatBreaksEndsTheWorkOfAllItsStreams() async throws {
+        let (gateway, customer) = try await shared()
+        let node = try await Self.started.value.nodes[1]
+        let key = customer.key
+        let before = node.requests
+        let port = gateway.port
+        let wire = try await blocking {
+            let wire = try H2Wire(port: port)
+            for stream in stride(from: UInt32(1), to: 81, by: 2) {
+                try wire.send(stream, .chat("hang", key: key, stream: true))
+            }
+            return wire
+        }
+        try await until("the node to have all of them") { node.requests == before + 40 }
+        try await blocking { wire.close() }
+        try await customer.waitUntilNothingIsHeld()
+        try await until("no request to be left") { try await gateway.gauge("tollgate_requests_open") == 0 }
+        // None was answered to its end: each costs its prompt and what was delivered.
+        let books = try await customer.books(settles: 40)
+        #expect(books.settles.allSatisfy { $0.estimated && $0.completion <= 1 })
+        #expect(try await gateway.gauge("tollgate_illegal_events_total") == 0)
+    }
+
     @Test func aHundredStreamsRunAtOnceAndOneMoreIsTheConnectionsLast() async throws {
         let (gateway, customer) = try await shared()
         let key = customer.key
