@@ -119,6 +119,10 @@ enum FrontTarget {
         let seen = first.contentLength.map { [String($0)] } ?? []
         let told = strict.lengths.map { String($0.drop { $0 == "0" }) }.map { $0.isEmpty ? "0" : $0 }
         if Set(told) != Set(seen) { return "lengths \(told) in the head, \(seen) in \(first)" }
+        if strict.lengths.count > 1 { return "several lengths in \(first)" }
+        if first.isChunked, strict.codings.map({ $0.lowercased() }) != ["chunked"] {
+            return "codings \(strict.codings) that others may read otherwise, in \(first)"
+        }
         if strict.codings.isEmpty == first.isChunked { return "codings \(strict.codings) in \(first)" }
         return nil
     }
