@@ -55,4 +55,4 @@ bench-packages:
 	@scripts/install-packages.sh $(BENCH_PACKAGES)
 
 clean:
-	rm -rf .build .venv-real .venv-conformance .venv-litellm
+	rm -rf .build .build-* .venv-*

@@ -8,13 +8,22 @@ import OpenAIProtocol
 enum StreamTarget {
     static func finding(in bytes: [UInt8]) -> String? {
         if let found = Cuts.difference(bytes, payloads) { return "payloads: \(found)" }
-        for wantsUsage in [false, true] {
-            if let found = Cuts.difference(bytes, { relay($0, wantsUsage: wantsUsage) }) { return "relay: \(found)" }
-            let relayed = relay([bytes], wantsUsage: wantsUsage)
-            if let found = fault(in: Array(relayed.output.utf8)) { return "output: \(found) in \(relayed.output)" }
+        for (dialect, wantsUsage) in cases {
+            if let found = Cuts.difference(bytes, { relay($0, dialect, wantsUsage: wantsUsage) }) {
+                return "relay: \(dialect): \(found)"
+            }
+            let relayed = relay([bytes], dialect, wantsUsage: wantsUsage)
+            for text in [relayed.output, relayed.last] {
+                if let found = fault(in: text, dialect) { return "output: \(dialect): \(found) in \(text)" }
+            }
         }
         return nil
     }
+
+    /// The dialects whose events have names tell the usage always.
+    private static let cases: [(Dialect, wantsUsage: Bool)] = [
+        (.openAI, false), (.openAI, true), (.responses, false), (.anthropic, false),
+    ]
 
     /// The data of each event, ends of streams and comments left out: where a CR was the last byte at hand, the LF behind
     /// it may make an empty event of its own.
@@ -46,34 +55,40 @@ enum StreamTarget {
 
     struct Relayed: Equatable {
         var output: String
+        var last: String
         var outcome: StreamRelay.Outcome
         var usage: ReportedUsage
         var contentEvents: Int
     }
 
-    private static func relay(_ pieces: [[UInt8]], wantsUsage: Bool) -> Relayed {
+    private static func relay(_ pieces: [[UInt8]], _ dialect: Dialect, wantsUsage: Bool) -> Relayed {
         var relay = StreamRelay(
             model: ModelID(unchecked: "public"), upstreamModelName: "up", clientWantsUsage: wantsUsage,
-            completionTokensMax: 8)
+            completionTokensMax: 8, dialect: dialect)
         var output = ByteBuffer()
         var outcome = StreamRelay.Outcome.open
         for piece in pieces where outcome == .open { outcome = relay.feed(ByteBuffer(bytes: piece), into: &output) }
         return Relayed(
-            output: String(buffer: output), outcome: outcome, usage: relay.usage, contentEvents: relay.contentEvents)
+            output: String(buffer: output), last: String(buffer: relay.lastEvent), outcome: outcome, usage: relay.usage, contentEvents: relay.contentEvents)
     }
 
-    /// Every event that goes on is a comment or one line of data that is a JSON object.
-    private static func fault(in output: [UInt8]) -> String? {
+    /// Every event that goes on is a comment, the end, or one line of data that is a JSON object; behind its name, which
+    /// is a word, in the dialects that have names.
+    private static func fault(in output: String, _ dialect: Dialect) -> String? {
         guard !output.isEmpty else { return nil }
-        guard output.suffix(2) == [0x0A, 0x0A] else { return "an unfinished event" }
-        for event in String(decoding: output, as: UTF8.self).dropLast(2).split(
-            separator: "\n\n", omittingEmptySubsequences: false)
-        {
-            if event == ": ping" { continue }
-            let value = event.dropFirst(6).drop { $0 == " " || $0 == "\t" }
-            guard event.hasPrefix("data: "), value.first == "{", !event.utf8.contains(0x0A) else {
-                return "an odd event"
+        guard output.utf8.suffix(2).elementsEqual("\n\n".utf8) else { return "an unfinished event" }
+        for event in output.dropLast(2).split(separator: "\n\n", omittingEmptySubsequences: false) {
+            if event == ": ping" || event == "data: [DONE]" && dialect == .openAI { continue }
+            var lines = event.split(separator: "\n", omittingEmptySubsequences: false)
+            if lines.count == 2, dialect != .openAI {
+                let name = lines.removeFirst()
+                guard name.hasPrefix("event: "),
+                    name.dropFirst(7).wholeMatch(of: /[A-Za-z0-9._]{1,64}/) != nil
+                else { return "an odd name" }
             }
+            guard lines.count == 1, lines[0].hasPrefix("data: "),
+                lines[0].dropFirst(6).first(where: { $0 != " " && $0 != "\t" }) == "{"
+            else { return "an odd event" }
         }
         return nil
     }
