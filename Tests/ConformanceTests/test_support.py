@@ -16,3 +16,12 @@ def test_every_row_of_the_support_table_names_tests_that_exist():
         for file, name in names:
             text = (HERE / f"test_{file}.py").read_text()
             assert not name or f"def {name}(" in text, f"{file}::{name} of: {row}"
+
+
+def test_every_row_of_the_readmes_table_names_suites_that_exist():
+    text = (HERE.parent.parent / "README.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "`test_" in line]
+    assert len(rows) == 10
+    for row in rows:
+        for name in re.findall(r"`(test_\w+)`", row):
+            assert (HERE / f"{name}.py").exists(), row
