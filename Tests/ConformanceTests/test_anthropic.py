@@ -121,9 +121,10 @@ def test_a_forced_tool_is_used_with_input_that_fits(claude, account, model):
 
 @pytest.mark.simulated
 def test_a_history_with_tools_is_answered(claude, model):
+    use = {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Bonn"}}
     messages = [
         *QUESTION,
-        {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Bonn"}}]},
+        {"role": "assistant", "content": [use]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "12 degrees"}]},
     ]
     assert say(claude, model, messages=messages, tools=[TOOL]).content

@@ -11,7 +11,19 @@ import h2.events
 import pytest
 
 from gateway import Gateway
-from h2_client import CONTINUATION, DATA, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, Connection, chat_body, frame
+from h2_client import (
+    CONTINUATION,
+    DATA,
+    GOAWAY,
+    HEADERS,
+    PING,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    Connection,
+    chat_body,
+    frame,
+)
 from processes import wait_until
 
 pytestmark = pytest.mark.simulated

@@ -165,9 +165,8 @@ def test_user_metadata_and_store_are_taken(client, target):
 
 
 def test_sampling_parameters_are_taken(client, target):
-    answer = ask(
-        client, target.chat_model, top_p=0.9, presence_penalty=0.1, frequency_penalty=0.1, logit_bias={}, temperature=0.2
-    )
+    options = {"top_p": 0.9, "presence_penalty": 0.1, "frequency_penalty": 0.1, "logit_bias": {}, "temperature": 0.2}
+    answer = ask(client, target.chat_model, **options)
     assert answer.choices[0].message.content
 
 

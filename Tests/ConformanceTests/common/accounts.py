@@ -76,7 +76,8 @@ class Account:
         if usage is not None:
             told = (entry["prompt_tokens"], entry["cached_tokens"], entry["completion_tokens"])
             assert tokens_seen(usage) == told
-        cost = self.gateway.cost_nanousd(model, entry["prompt_tokens"], entry["cached_tokens"], entry["completion_tokens"])
+        tokens = (entry["prompt_tokens"], entry["cached_tokens"], entry["completion_tokens"])
+        cost = self.gateway.cost_nanousd(model, *tokens)
         assert entry["amount_nanousd"] == -cost
         line = self.gateway.access_line(request_id)
         assert (line["org"], line["key_id"], line["model"]) == (self.org, self.key["id"], model)
