@@ -259,8 +259,8 @@ extension RequestReader {
 
     private mutating func checkToken(_ span: Range<Int>, _ name: String) {
         guard JSONDecoding.kind(at: span.lowerBound, in: body) == .number,
-            let token = JSONDecoding.integer(span, in: body), (0...Int64(Int32.max)).contains(token)
-        else { return note("Tokens in '\(name)' must be integers that are not negative.", name) }
+            let token = JSONDecoding.integer(span, in: body), (0...Int64(UInt32.max)).contains(token)
+        else { return note("Tokens in '\(name)' must be integers from 0 to \(UInt32.max).", name) }
         promptTokensMin += 1
     }
 }

@@ -102,6 +102,9 @@ package struct Router: Sendable {
         case .failed:
             health[index].requestFailed()
             loads[index].failed(now: now)
+        case .unserved:
+            loads[index].failed(now: now)
+            return
         case .aborted:
             return
         }

@@ -106,6 +106,9 @@ package enum RoutingOutcome: Hashable, Sendable {
     case completed(TokenUsage?)
     /// The node's fault: not reached, too slow, broken, or a 5xx.
     case failed
+    /// The node does not serve what was asked of it. It is well, and may be passed over for a while; it is not taken out,
+    /// or one customer could take a node from all others.
+    case unserved
     /// Given up by the client or the gateway: says nothing of the node.
     case aborted
 }

@@ -4,6 +4,7 @@
 /// messages are equal prefixes of tokens. That is all that honest, repeatable usage and a prefix cache need.
 struct PromptTokens {
     static let bytesPerToken = 4
+    private static let partialMark = 0x10
     /// What a chat template adds around each message, and after the last.
     static let tokensPerMessage = 4
     static let tokensPerConversation = 3
@@ -22,14 +23,17 @@ struct PromptTokens {
         pad()
     }
 
-    /// One token each. An identifier is the token's bytes as a little-endian word, plus its length times 2^32 where it is
-    /// shorter than four.
+    /// One token each. An identifier is the token's bytes as a little-endian word; of a token shorter than four the last
+    /// byte is ``partialMark`` and its length, control characters that hardly any text holds.
     mutating func append(tokenIDs: [Int64]) {
         bytes.reserveCapacity(bytes.count + tokenIDs.count * Self.bytesPerToken)
         for identifier in tokenIDs {
-            let length = Int(truncatingIfNeeded: identifier >> 32)
-            if (1..<Self.bytesPerToken).contains(length) { partial[count] = length }
-            let word = UInt32(truncatingIfNeeded: identifier)
+            var word = UInt32(truncatingIfNeeded: identifier)
+            let length = Int(word >> 24) - Self.partialMark
+            if (1..<Self.bytesPerToken).contains(length) {
+                partial[count] = length
+                word &= 0xFF_FFFF
+            }
             for shift in [0, 8, 16, 24] as [UInt32] { bytes.append(UInt8(truncatingIfNeeded: word >> shift)) }
         }
     }
@@ -75,7 +79,7 @@ struct PromptTokens {
         (0..<count).map { index in
             let word = bytes[index * Self.bytesPerToken..<(index + 1) * Self.bytesPerToken].reversed()
                 .reduce(Int64(0)) { $0 << 8 | Int64($1) }
-            return word | Int64(partial[index] ?? 0) << 32
+            return word | (partial[index].map { Int64(Self.partialMark + $0) << 24 } ?? 0)
         }
     }
 

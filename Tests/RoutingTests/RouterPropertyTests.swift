@@ -66,7 +66,7 @@ struct RouterPropertyTests {
                 let ended = open.remove(at: Int.random(in: 0..<open.count, using: &random))
                 router.start(ended.assignment, now: clock)
                 if Bool.random(using: &random) { router.firstToken(ended.assignment, now: clock) }
-                let outcomes: [RoutingOutcome] = [.completed(.zero), .completed(nil), .failed, .aborted]
+                let outcomes: [RoutingOutcome] = [.completed(.zero), .completed(nil), .failed, .unserved, .aborted]
                 router.finish(ended.assignment, outcomes.randomElement(using: &random) ?? .failed, now: clock)
                 over.append(ended.assignment)
             case 14 where !over.isEmpty:

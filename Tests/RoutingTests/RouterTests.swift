@@ -145,6 +145,16 @@ struct RouterTests {
         #expect(router.decide(request(), now: 3) == .refuse(.allUnhealthy))
     }
 
+    @Test func aNodeThatDoesNotServeWhatIsAskedIsPassedOverAndNeverTakenOut() throws {
+        let router = RouterUnderTest.ready([node("a")])
+        for _ in 0..<10 {
+            router.finish(try #require(router.assign(request())), .unserved, now: 1)
+        }
+        #expect(router.states() == ["a=ready"])
+        #expect(router.status(now: 1).first?.isBreakerOpen == false)
+        #expect(router.status(now: 1).first?.penaltySeconds == NodeLoad.penaltySeconds)
+    }
+
     @Test func abortedRequestsSayNothingOfTheNode() throws {
         let router = RouterUnderTest.ready([node("a")])
         for _ in 0..<10 {

@@ -104,11 +104,11 @@ extension Exchange: UpstreamDelegate {
 
     // MARK: Attempts
 
-    func attemptFailed(_ failure: Failure) {
+    func attemptFailed(_ failure: Failure, _ outcome: RoutingOutcome = .failed) {
         disarm(.firstByte)
         disarm(.streamIdle)
         self.failure = failure
-        finishAssignment(.failed)
+        finishAssignment(outcome)
         let mayRetry =
             failure.retry == .otherNode && (mayAttempt || hasFallback) && loop.retryBudget.withdrawRetry()
         perform(machine.attemptFailed(failure, mayRetry: mayRetry))
@@ -137,6 +137,13 @@ extension Exchange: UpstreamDelegate {
         switch head.status {
         case 200: answerFound()
         case 400..<500 where Self.isAboutTheRequest(head.status): rejectedByNode(head)
+        case 404, 405, 501:
+            // Another node may have been started with what this endpoint needs.
+            attemptFailed(
+                Failure(
+                    .modelNotFound,
+                    "The model '\(model?.id.rawValue ?? "")' does not serve \(endpoint?.path ?? "this endpoint"). Use another model, or an endpoint that it serves.",
+                    parameter: "model", source: .upstream, retry: .otherNode), .unserved)
         default:
             // The node is overloaded, loading or broken: another one may do better.
             let isOverload = head.status == 429 || head.status == 503
@@ -150,8 +157,9 @@ extension Exchange: UpstreamDelegate {
         }
     }
 
-    /// Whether a node's refusal is the client's doing. A node that wants another key, knows no such model or path, or
-    /// has no time is set up wrongly or overloaded: that is not the customer's to hear as their own fault.
+    /// Whether a node's refusal is the client's doing. A node that wants another key or has no time is set up wrongly or
+    /// overloaded, and one that knows no such model or path was started for another purpose: those are not the words for
+    /// a customer.
     private static func isAboutTheRequest(_ status: Int) -> Bool {
         switch status {
         case 401, 403, 404, 405, 407, 408, 429: false

@@ -108,6 +108,8 @@ extension Exchange {
         var head = AnswerHead(
             status: status, contentType: contentType, requestID: requestID.description,
             processingMilliseconds: MonotonicTime.now().nanoseconds(since: acceptedAt) / 1_000_000, rates: rates)
+        // Where Anthropic's clients look for it.
+        if dialect == .anthropic { head.extra.append((name: "request-id", value: head.requestID)) }
         addModelHeaders(to: &head)
         addCORS(to: &head)
         return head
