@@ -69,7 +69,8 @@ enum StreamTarget {
         var outcome = StreamRelay.Outcome.open
         for piece in pieces where outcome == .open { outcome = relay.feed(ByteBuffer(bytes: piece), into: &output) }
         return Relayed(
-            output: String(buffer: output), last: String(buffer: relay.lastEvent), outcome: outcome, usage: relay.usage, contentEvents: relay.contentEvents)
+            output: String(buffer: output), last: String(buffer: relay.lastEvent), outcome: outcome, usage: relay.usage,
+            contentEvents: relay.contentEvents)
     }
 
     /// Every event that goes on is a comment, the end, or one line of data that is a JSON object; behind its name, which
