@@ -32,7 +32,7 @@ struct AnswerReader {
         scanner = JSONScanner(json)
     }
 
-    var usage: ReportedUsage { usageFields?.reported ?? (hasUsage ? .null : .absent) }
+    var usage: ReportedUsage { usageFields?.reported(dialect) ?? (hasUsage ? .null : .absent) }
 
     mutating func readReply() throws(JSONError) {
         guard try scanner.peek() == UInt8(ascii: "[") else { return try readEvent() }
@@ -184,7 +184,7 @@ struct AnswerReader {
         } else if key.matches("delta", in: json) || key.matches("output", in: json)
             || key.matches("content", in: json)
         {
-            try readTexts(isTexts: true)
+            try readTexts(.text)
         } else {
             try scanner.value()
         }
@@ -205,29 +205,35 @@ struct AnswerReader {
         }
     }
 
+    private enum Texts { case none, text, call }
+
     /// Counts the texts in a value, however deep: the value itself where it is a string, and the strings under the names
-    /// of texts where it holds objects.
-    private mutating func readTexts(isTexts: Bool) throws(JSONError) {
+    /// of texts, and of what tools are called with, where it holds objects.
+    private mutating func readTexts(_ kind: Texts) throws(JSONError) {
         switch try scanner.peek() {
         case UInt8(ascii: "["):
             var isFirst = true
             try scanner.enter()
-            while try scanner.nextElement(&isFirst) { try readTexts(isTexts: isTexts) }
+            while try scanner.nextElement(&isFirst) { try readTexts(kind) }
         case UInt8(ascii: "{"):
             var isFirst = true
             try scanner.enter()
-            while let key = try scanner.nextMember(&isFirst) {
-                let isText =
-                    key.matches("text", in: json) || key.matches("thinking", in: json)
-                    || key.matches("partial_json", in: json) || key.matches("arguments", in: json)
-                    || key.matches("refusal", in: json) || key.matches("input", in: json)
-                try readTexts(isTexts: isText)
-            }
+            while let key = try scanner.nextMember(&isFirst) { try readTexts(kindOfText(key)) }
         case UInt8(ascii: "\""):
             let span = try scanner.value()
-            if isTexts { count(span, isText: true) }
+            if kind != .none { count(span, isText: kind == .text) }
         default: try scanner.value()
         }
+    }
+
+    private func kindOfText(_ key: JSONString) -> Texts {
+        if key.matches("text", in: json) || key.matches("thinking", in: json) || key.matches("refusal", in: json) {
+            return .text
+        }
+        let isCall =
+            key.matches("partial_json", in: json) || key.matches("arguments", in: json)
+            || key.matches("input", in: json)
+        return isCall ? .call : .none
     }
 
     /// A delta's text is a token at least; what other events carry says again what deltas said.
@@ -238,9 +244,11 @@ struct AnswerReader {
         let isDelta =
             dialect == .anthropic
             ? name.elementsEqual("content_block_delta".utf8) : name.suffix(6).elementsEqual(".delta".utf8)
-        if isDelta, contentBytes > 0 {
-            choicesWithContent = 1
-            choicesWithText = 1
-        }
+        guard isDelta, contentBytes > 0 else { return }
+        choicesWithContent = 1
+        // Arguments of a call may come in pieces that are no whole tokens; texts do not.
+        let isCall =
+            name.suffix(15).elementsEqual("arguments.delta".utf8) || name.suffix(12).elementsEqual("_input.delta".utf8)
+        if hasText, !isCall { choicesWithText = 1 }
     }
 }

@@ -5,7 +5,7 @@ package enum PromptEstimate {
 
     /// ceil(bytes / 4).
     package static func estimatePromptTokens(bodyBytes: Int) -> Int {
-        (max(0, bodyBytes) + bytesPerToken - 1) / bytesPerToken
+        max(0, bodyBytes) / bytesPerToken + (max(0, bodyBytes) % bytesPerToken == 0 ? 0 : 1)
     }
 
     /// The most prompt tokens that a node can make of a body: one for each byte, the chat template's own, and the images'.

@@ -228,7 +228,10 @@ extension RequestReader {
                 value = try scanner.value()
             }
             let kind = JSONDecoding.kind(at: value.lowerBound, in: body)
-            if kind == .number { checkToken(value, name) }
+            if kind == .number {
+                checkToken(value, name)
+                promptTokensMin = max(promptTokensMin, count + 1)
+            }
             if ![.string, .number, .array].contains(kind) || (shape ?? kind) != kind {
                 note("'\(name)' must hold only strings, only tokens, or only arrays of tokens.", name)
             }
@@ -246,14 +249,15 @@ extension RequestReader {
 
     private mutating func readTokens(_ name: String) throws(JSONError) -> Range<Int> {
         let start = scanner.offset
-        var isEmpty = true
+        var tokens = 0
         var isFirst = true
         try scanner.enter()
         while try scanner.nextElement(&isFirst) {
-            isEmpty = false
+            tokens += 1
             checkToken(try scanner.value(), name)
         }
-        if isEmpty { note("The arrays of tokens in '\(name)' must not be empty.", name) }
+        promptTokensMin = max(promptTokensMin, tokens)
+        if tokens == 0 { note("The arrays of tokens in '\(name)' must not be empty.", name) }
         return start..<scanner.offset
     }
 
@@ -261,6 +265,5 @@ extension RequestReader {
         guard JSONDecoding.kind(at: span.lowerBound, in: body) == .number,
             let token = JSONDecoding.integer(span, in: body), (0...Int64(UInt32.max)).contains(token)
         else { return note("Tokens in '\(name)' must be integers from 0 to \(UInt32.max).", name) }
-        promptTokensMin += 1
     }
 }

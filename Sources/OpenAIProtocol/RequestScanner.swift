@@ -49,10 +49,10 @@ struct RequestReader {
     private var bestOfSpan: Range<Int>?
     private var promptSpan: Range<Int>?
     private var promptCount = 1
-    /// Tokens that the prompt has whatever the vocabulary: those given as numbers.
+    /// Tokens that the longest prompt has whatever the vocabulary: those given as numbers.
     var promptTokensMin = 0
-    private var left: (span: Range<Int>, count: Int)?
-    private var right: (span: Range<Int>, count: Int)?
+    private var left: (name: String, span: Range<Int>, count: Int)?
+    private var right: (name: String, span: Range<Int>, count: Int)?
     private var repeatedBytes = 0
     private var toolsSpan: Range<Int>?
     var contentParts = ScannedRequest.ContentParts()
@@ -156,10 +156,10 @@ struct RequestReader {
             guard let texts = try readTexts(name) else { return }
             if field.isLeft {
                 if left != nil { note("'\(name)' says again what another field says. Send one of them.", name) }
-                left = texts
+                left = (name, texts.span, texts.count)
             } else {
                 if right != nil { note("'\(name)' says again what another field says. Send one of them.", name) }
-                right = texts
+                right = (name, texts.span, texts.count)
             }
         }
     }
@@ -418,7 +418,7 @@ struct RequestReader {
 
     /// Both sides of a comparison, where the endpoint has sides: the span of the right one.
     ///
-    /// A node puts the left text before each of the right ones, and each pair into its template.
+    /// A node puts a single left text before each of the right ones, and each pair into its template.
     private mutating func comparedSpan() throws(Failure) -> Range<Int>? {
         let fields = endpoint.descriptor.prompt
         guard let leftField = fields.first(where: \.isLeft), let rightField = fields.first(where: \.isRight) else {
@@ -433,10 +433,17 @@ struct RequestReader {
                 .invalidRequest, "Missing required parameter: '\(rightField.rawValue)'.",
                 parameter: rightField.rawValue)
         }
-        promptCount = max(left.count, right.count)
+        guard left.count == 1 || left.count == right.count else {
+            throw Failure(
+                .invalidRequest, "'\(left.name)' must be one text, or as many as '\(right.name)' (\(right.count)).",
+                parameter: left.name)
+        }
+        promptCount = right.count
         contentParts.conversations = promptCount
-        let (bytes, overflow) = left.span.count.multipliedReportingOverflow(by: promptCount - 1)
-        repeatedBytes = overflow ? .max : bytes
+        if left.count == 1 {
+            let (bytes, overflow) = left.span.count.multipliedReportingOverflow(by: promptCount - 1)
+            repeatedBytes = overflow ? .max : bytes
+        }
         return right.span
     }
 }

@@ -51,7 +51,7 @@ package struct ScannedRequest: Hashable, Sendable {
     package var contentParts: ContentParts
     /// Bytes of the body that a node reads more than once, beyond the first time: a query, for each document.
     package var repeatedBytes: Int
-    /// Tokens that the prompt has whatever the vocabulary: those given as numbers.
+    /// Tokens that the longest prompt has whatever the vocabulary: those given as numbers.
     package var promptTokensMin: Int
     /// Fields met that steer an engine, in order of the body; what they may say is ``Steering``'s.
     package var steering: [SteeringField]

@@ -47,14 +47,15 @@ package struct UsageFields: Hashable, Sendable {
         isMalformed = isMalformed || newer.isMalformed
     }
 
-    /// The usage that they amount to.
-    package var reported: ReportedUsage {
+    /// The usage that they amount to. Anthropic counts what concerns a cache beside the input; others that tell it, within.
+    package func reported(_ dialect: Dialect) -> ReportedUsage {
         guard !isMalformed, let input = input ?? (output == nil ? total : nil) else { return .malformed }
+        let isBeside = dialect == .anthropic
         let read = cacheRead ?? 0
         // Reasoning is a part of the output; a server that counts it beside it contradicts its own total.
         guard reasoning ?? 0 <= output ?? 0 else { return .malformed }
-        let (prompt, overflow) = input.addingReportingOverflow(read)
-        let (all, overflows) = prompt.addingReportingOverflow(cacheCreation ?? 0)
+        let (prompt, overflow) = input.addingReportingOverflow(isBeside ? read : 0)
+        let (all, overflows) = prompt.addingReportingOverflow(isBeside ? cacheCreation ?? 0 : 0)
         guard !overflow, !overflows else { return .malformed }
         return .value(TokenUsage(promptTokens: all, cachedTokens: cached ?? read, completionTokens: output ?? 0))
     }
@@ -73,15 +74,15 @@ package struct UsageFields: Hashable, Sendable {
         var isFirst = true
         try scanner.enter()
         while let key = try scanner.nextMember(&isFirst) {
-            if let field = Self.field(key, json) {
+            if let field = Field(key, json) {
                 fields.set(field, try scanner.value(), json)
             } else if isDetails(key, json), try scanner.peek() == UInt8(ascii: "{") {
                 var isFirst = true
                 try scanner.enter()
                 while let key = try scanner.nextMember(&isFirst) {
                     let span = try scanner.value()
-                    if key.matches("cached_tokens", in: json) { fields.set(\.cached, span, json) }
-                    if key.matches("reasoning_tokens", in: json) { fields.set(\.reasoning, span, json) }
+                    if key.matches("cached_tokens", in: json) { fields.set(.cached, span, json) }
+                    if key.matches("reasoning_tokens", in: json) { fields.set(.reasoning, span, json) }
                 }
             } else {
                 try scanner.value()
@@ -90,15 +91,24 @@ package struct UsageFields: Hashable, Sendable {
         return fields
     }
 
-    private static func field(
-        _ key: JSONString, _ json: UnsafeRawBufferPointer
-    ) -> WritableKeyPath<UsageFields, Int?>? {
-        if key.matches("prompt_tokens", in: json) || key.matches("input_tokens", in: json) { return \.input }
-        if key.matches("completion_tokens", in: json) || key.matches("output_tokens", in: json) { return \.output }
-        if key.matches("total_tokens", in: json) { return \.total }
-        if key.matches("cache_read_input_tokens", in: json) { return \.cacheRead }
-        if key.matches("cache_creation_input_tokens", in: json) { return \.cacheCreation }
-        return nil
+    private enum Field {
+        case input, output, total, cached, cacheRead, cacheCreation, reasoning
+
+        init?(_ key: JSONString, _ json: UnsafeRawBufferPointer) {
+            if key.matches("prompt_tokens", in: json) || key.matches("input_tokens", in: json) {
+                self = .input
+            } else if key.matches("completion_tokens", in: json) || key.matches("output_tokens", in: json) {
+                self = .output
+            } else if key.matches("total_tokens", in: json) {
+                self = .total
+            } else if key.matches("cache_read_input_tokens", in: json) {
+                self = .cacheRead
+            } else if key.matches("cache_creation_input_tokens", in: json) {
+                self = .cacheCreation
+            } else {
+                return nil
+            }
+        }
     }
 
     private static func isDetails(_ key: JSONString, _ json: UnsafeRawBufferPointer) -> Bool {
@@ -106,16 +116,22 @@ package struct UsageFields: Hashable, Sendable {
             || key.matches("completion_tokens_details", in: json) || key.matches("output_tokens_details", in: json)
     }
 
-    private mutating func set(
-        _ field: WritableKeyPath<UsageFields, Int?>, _ span: Range<Int>, _ json: UnsafeRawBufferPointer
-    ) {
+    private mutating func set(_ field: Field, _ span: Range<Int>, _ json: UnsafeRawBufferPointer) {
         // Embeddings have no completion tokens, or null.
         if json[span.lowerBound] == UInt8(ascii: "n") { return }
         guard let value = JSONDecoding.integer(span, in: json).flatMap({ Int(exactly: $0) }) else {
             isMalformed = true
             return
         }
-        self[keyPath: field] = value
+        switch field {
+        case .input: input = value
+        case .output: output = value
+        case .total: total = value
+        case .cached: cached = value
+        case .cacheRead: cacheRead = value
+        case .cacheCreation: cacheCreation = value
+        case .reasoning: reasoning = value
+        }
     }
 }
 

@@ -30,6 +30,13 @@ package struct UsageVerdict: Hashable, Sendable {
         }
     }
 
+    /// How many pieces of text so many tokens can come in: a server may split the last token of a choice, when text that
+    /// it held back turns out not to be a stop.
+    package static func textEventsMax(completionTokens: Int, choices: Int) -> Int {
+        let (sum, overflow) = completionTokens.addingReportingOverflow(choices)
+        return overflow ? .max : sum
+    }
+
     /// - Parameters:
     ///   - own: Billed where the node says nothing, or contradicts the bounds, its own answer or what is known of its
     ///     engine.
@@ -54,9 +61,9 @@ package struct UsageVerdict: Hashable, Sendable {
                 counted.completionTokens = max(usage.completionTokens, own.usage.completionTokens)
                 return UsageVerdict(usage: counted, isEstimated: true, isDistrusted: false)
             }
-            // A server may split the last token of a choice, when text that it held back turns out not to be a stop.
             let contradictsItself =
-                own.hasContent && usage.completionTokens == 0 || own.textEvents > usage.completionTokens + choices
+                own.hasContent && usage.completionTokens == 0
+                || own.textEvents > textEventsMax(completionTokens: usage.completionTokens, choices: choices)
             guard !contradictsItself else { return distrusted }
             return UsageVerdict(usage: usage, isEstimated: false, isDistrusted: false)
         }

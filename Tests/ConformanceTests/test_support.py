@@ -21,7 +21,7 @@ def test_every_row_of_the_support_table_names_tests_that_exist():
 def test_every_row_of_the_readmes_table_names_suites_that_exist():
     text = (HERE.parent.parent / "README.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ") and "`test_" in line]
-    assert len(rows) == 10
+    assert len(rows) >= 10
     for row in rows:
         for name in re.findall(r"`(test_\w+)`", row):
             assert (HERE / f"{name}.py").exists(), row

@@ -227,6 +227,7 @@ import Testing
         (#"{"model":"m","prompt":"x","max_tokens":4095}"#, false),
         (#"{"model":"m","prompt":[1,2,3,4],"max_tokens":4093}"#, true),
         (#"{"model":"m","prompt":[1,2,3,4],"max_tokens":4092}"#, false),
+        (#"{"model":"m","prompt":[[1],[1,2,3,4]],"max_tokens":4093}"#, true),
     ])
     func overflowThatIsCertainIsRefusedWithTheNumbers(body: String, isRefused: Bool) async throws {
         let (gateway, customer) = try await start()

@@ -169,7 +169,7 @@ import Testing
         #expect(answers[1].events.last == "[DONE]")
         #expect(answers[1].header("content-type")?.hasPrefix("text/event-stream") == true)
         for answer in answers {
-            #expect(answer.requestID.hasPrefix("req_") || !answer.requestID.isEmpty)
+            #expect(answer.requestID.wholeMatch(of: /req_[0-9a-f]{32}/) != nil, "\(answer.requestID)")
             #expect(answer.header("openai-processing-ms") != nil)
             #expect(answer.header("connection") == nil)
             #expect(answer.header("transfer-encoding") == nil)

@@ -51,18 +51,19 @@ import Testing
         // The key is in each loop's cache; what waits is the admission.
         for _ in 0..<8 { #expect(try await gateway.ask(.get("/v1/models", key: known.key)).status == 200) }
         let redis = try #require(gateway.redis.processID)
-        var delays: [Double] = []
-        for customer in [known, unknown, known, unknown] {
+        var delays: [String: [Double]] = [:]
+        for customer in [known, unknown, known, unknown, known, unknown] {
             kill(redis, SIGSTOP)
             let wire = try gateway.connect()
             try wire.send(.chat("m", key: customer.key))
             try await until("the request to wait") { try await gateway.gauge("tollgate_requests_open") == 1 }
             #expect(wire.isSilent(for: .milliseconds(20)))
-            delays.append(try await timeToLetGo(gateway, wire))
+            delays[customer.org, default: []].append(try await timeToLetGo(gateway, wire))
             kill(redis, SIGCONT)
             try await until("readiness") { try await gateway.isReady() }
         }
-        #expect(delays.min()! < 0.1, "\(delays)")
+        // Of either wait: for the admission, and for the key. A busy machine may delay one of them.
+        #expect(delays.count == 2 && delays.values.allSatisfy { $0.contains { $0 < 0.1 } }, "\(delays)")
         for customer in [known, unknown] { try await customer.expectNoCharge() }
         #expect(node.stats.requests == 0)
         // And the gateway goes on.

@@ -199,6 +199,20 @@ private let illegalExits: [String: Machine.Action] = [
         #expect(machine.attempts == 2)
     }
 
+    /// The node that had the request failed; the one that was to have it has not got it yet.
+    @Test func whoLeavesWhileTheNextNodeIsConnectedPaysNothing() {
+        for isFallback in [false, true] {
+            var machine = machine(in: "awaiting")
+            #expect(machine.attemptFailed(failure, mayRetry: true) == .route)
+            if isFallback {
+                _ = machine.fallbackChosen()
+                _ = machine.holdGranted()
+            }
+            _ = machine.dispatched()
+            #expect(machine.clientClosed() == exit(.release, .none, cancels: true))
+        }
+    }
+
     @Test func aRetryCountsItsAttempts() {
         var machine = machine(in: "awaiting")
         #expect(machine.attempts == 1)

@@ -117,7 +117,7 @@ private func relay(_ parts: [[UInt8]], clientWantsUsage: Bool, completionTokensM
     }
 
     @Test func aNodeThatGeneratesPastItsBoundIsStopped() {
-        let relayed = relay([Array(stream.utf8)], clientWantsUsage: false, completionTokensMax: 2)
+        let relayed = relay([Array(stream.utf8)], clientWantsUsage: false, completionTokensMax: 1)
         #expect(relayed.outcome == .overrun)
         #expect(!relayed.text.contains("!"))
     }

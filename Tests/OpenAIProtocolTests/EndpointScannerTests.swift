@@ -100,6 +100,8 @@ struct EndpointScannerTests {
         (#"{"model":"m","text_1":"abcd","text_2":"a"}"#, .score, 1, 0),
         (#"{"model":"m","queries":"abcd","documents":["a","b"]}"#, .score, 2, 6),
         (#"{"model":"m","query":"abcd","items":["a","b"]}"#, .score, 2, 6),
+        // As many on both sides: each is read once.
+        (#"{"model":"m","text_1":["abcd","efgh"],"text_2":["a","b"]}"#, .score, 2, 0),
     ])
     func theLeftSideIsReadForEachOfTheRight(body: String, endpoint: Endpoint, pairs: Int, repeated: Int) throws {
         let scanned = try scan(body, endpoint)
@@ -121,6 +123,8 @@ struct EndpointScannerTests {
         (#"{"model":"m","text_1":"q"}"#, .score, "text_2"),
         (#"{"model":"m","text_1":"q","query":"q","text_2":"a"}"#, .score, "query"),
         (#"{"model":"m","query":"q","documents":["a"],"stream":true}"#, .rerank, "stream"),
+        (#"{"model":"m","text_1":["a","b"],"text_2":["a","b","c"]}"#, .score, "text_1"),
+        (#"{"model":"m","text_1":["a","b"],"text_2":"a"}"#, .score, "text_1"),
     ])
     func aComparisonNeedsBothSides(body: String, endpoint: Endpoint, parameter: String) {
         #expect(scanFailure(body, endpoint)?.parameter == parameter)
@@ -142,6 +146,8 @@ struct EndpointScannerTests {
     @Test func promptsGivenAsTokensSayHowManyThereAreAtLeast() throws {
         #expect(try scan(#"{"model":"m","prompt":[1,2,3]}"#, .completions).promptTokensMin == 3)
         #expect(try scan(#"{"model":"m","prompt":"three tokens maybe"}"#, .completions).promptTokensMin == 0)
+        #expect(try scan(#"{"model":"m","prompt":[[1],[1,2,3,4],[1,2]]}"#, .completions).promptTokensMin == 4)
+        #expect(try scan(#"{"model":"m","input":[[1],[1,2]]}"#, .embeddings).promptTokensMin == 2)
     }
 
     // MARK: What goes upstream

@@ -45,11 +45,32 @@ struct NamedEventTests {
             #"{"usage":{"prompt_tokens":3,"completion_tokens":2,"completion_tokens_details":{"reasoning_tokens":9}}}"#,
             .malformed
         ),
-        (#"{"usage":{"input_tokens":9223372036854775807,"cache_read_input_tokens":1,"output_tokens":1}}"#, .malformed),
         (#"{"usage":{"output_tokens":1}}"#, .malformed),
+        // Only Anthropic counts what came from a cache beside the input.
+        (
+            #"{"usage":{"prompt_tokens":9,"completion_tokens":1,"cache_read_input_tokens":4,"cache_creation_input_tokens":2}}"#,
+            .value(.init(promptTokens: 9, cachedTokens: 4, completionTokens: 1))
+        ),
     ])
     func usageIsReadUnderEveryName(json: String, usage: ReportedUsage) {
         #expect(withBytes(json) { scanReply($0)?.usage } == usage)
+    }
+
+    @Test func aSumThatOverflowsIsNoUsage() {
+        let json = #"{"usage":{"input_tokens":9223372036854775807,"cache_read_input_tokens":1,"output_tokens":1}}"#
+        #expect(withBytes(json) { scanReply($0, dialect: .anthropic)?.usage } == .malformed)
+    }
+
+    @Test(arguments: [
+        (#"{"type":"response.output_text.delta","delta":"hi"}"#, Dialect.responses, 1),
+        (#"{"type":"response.function_call_arguments.delta","delta":"{"}"#, .responses, 0),
+        (#"{"type":"response.custom_tool_call_input.delta","delta":"x"}"#, .responses, 0),
+        (#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"hi"}}"#, .anthropic, 1),
+        (#"{"type":"content_block_delta","delta":{"type":"input_json_delta","partial_json":"{"}}"#, .anthropic, 0),
+    ])
+    func piecesOfACallAreNoWholeTokens(json: String, dialect: Dialect, texts: Int) {
+        let chunk = withBytes(json) { scanStreamChunk($0, dialect: dialect) }
+        #expect(chunk?.choicesWithText == texts && chunk?.choicesWithContent == 1)
     }
 
     @Test func anArrayIsAReplyWithoutUsage() throws {

@@ -7,7 +7,7 @@ package struct CORSPolicy: Hashable, Sendable {
         "x-request-id", "openai-processing-ms", "retry-after", "retry-after-ms", "x-should-retry",
         "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
         "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",
-        "x-tollgate-fallback",
+        "x-tollgate-fallback", "x-tollgate-clamped", "request-id",
     ].joined(separator: ", ")
     /// How long a browser may keep a preflight's answer, in seconds; Chrome keeps none longer.
     private static let preflightSeconds = "7200"
@@ -27,10 +27,10 @@ package struct CORSPolicy: Hashable, Sendable {
         ]
     }
 
-    /// What every answer to `origin` says; other origins are told only that the answer depends on it.
-    package func headers(origin: String) -> [(name: String, value: String)] {
-        if isAny { return anyHeaders }
-        guard origins.contains(origin) else { return [("vary", "origin")] }
+    /// What every answer to `origin` says; others, and who is none, are told only that the answer depends on it.
+    package func headers(origin: String?) -> [(name: String, value: String)] {
+        if isAny { return origin == nil ? [] : anyHeaders }
+        guard let origin, origins.contains(origin) else { return [("vary", "origin")] }
         return [
             ("access-control-allow-origin", origin), ("vary", "origin"),
             ("access-control-expose-headers", Self.exposed),

@@ -59,6 +59,10 @@ extension Exchange: UpstreamDelegate {
     package func upstreamReadComplete() {
         guard !machine.isFinished else { return }
         lastReadAt = MonotonicTime.now()
+        if hasWritten {
+            hasWritten = false
+            lastWriteAt = lastReadAt
+        }
         guard case .answering = machine.state else { return }
         writer.flushStream()
         if !isReadingPaused, !writer.isWritable { pauseNode() }
@@ -137,13 +141,7 @@ extension Exchange: UpstreamDelegate {
         switch head.status {
         case 200: answerFound()
         case 400..<500 where Self.isAboutTheRequest(head.status): rejectedByNode(head)
-        case 404, 405, 501:
-            // Another node may have been started with what this endpoint needs.
-            attemptFailed(
-                Failure(
-                    .modelNotFound,
-                    "The model '\(model?.id.rawValue ?? "")' does not serve \(endpoint?.path ?? "this endpoint"). Use another model, or an endpoint that it serves.",
-                    parameter: "model", source: .upstream, retry: .otherNode), .unserved)
+        case 404, 405, 501: unserved()
         default:
             // The node is overloaded, loading or broken: another one may do better.
             let isOverload = head.status == 429 || head.status == 503
@@ -155,6 +153,18 @@ extension Exchange: UpstreamDelegate {
                         : "The model server failed with an internal error. Please retry.",
                     source: .upstream, retry: .otherNode))
         }
+    }
+
+    /// The node knows no such path, or no such model. What every model server has is missing at one that is set up
+    /// wrongly: another may do better. What was started for another purpose says so of the rest, and so would its like:
+    /// a customer who asks for that must not spend the retries of others.
+    private func unserved() {
+        guard let model, let endpoint else { return }
+        let isCommon = endpoint == .chatCompletions || endpoint == .completions || endpoint == .embeddings
+        var failure = Failure.unserved(endpoint, model.id)
+        failure.source = .upstream
+        if isCommon { failure.retry = .otherNode }
+        attemptFailed(failure, isCommon ? .unserved : .aborted)
     }
 
     /// Whether a node's refusal is the client's doing. A node that wants another key or has no time is set up wrongly or
@@ -210,7 +220,8 @@ extension Exchange: UpstreamDelegate {
             guard let model, let node, let scanned, let hold, let price else { return }
             relay = StreamRelay(
                 model: model.id, upstreamModelName: node.names[model.id] ?? "",
-                clientWantsUsage: scanned.includeUsage, completionTokensMax: completionTokensMax, dialect: dialect,
+                clientWantsUsage: scanned.includeUsage, completionTokensMax: completionTokensMax,
+                choices: scanned.choices, dialect: dialect,
                 requestID: requestID.description)
             do throws(JournalFailure) {
                 try loop.services.spending.opened(
@@ -245,7 +256,7 @@ extension Exchange: UpstreamDelegate {
             firstTokenAt = MonotonicTime.now()
             if let assignment { loop.services.router.firstToken(assignment, now: MonotonicTime.now()) }
         }
-        if relayed.readableBytes > 0 { lastWriteAt = lastReadAt }
+        if relayed.readableBytes > 0 { hasWritten = true }
         writer.writeStream(relayed)
         if relayed.storageCapacity > Self.relayedCapacityKept { relayed = ByteBuffer() }
         switch outcome {

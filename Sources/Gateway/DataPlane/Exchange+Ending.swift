@@ -53,11 +53,7 @@ extension Exchange {
     }
 
     private func settleUsage() -> Failure? {
-        guard let scanned, let node, scanned.endpoint.descriptor.isCharged else {
-            if let hold { loop.services.spending.release(hold, on: loop.transport) }
-            hold = nil
-            return nil
-        }
+        guard let scanned, let node else { return charge(ownUsage, isEstimated: true, isDelivered: true) }
         let verdict = UsageVerdict.judge(
             reported,
             own: UsageVerdict.OwnCount(
@@ -80,6 +76,11 @@ extension Exchange {
     ///   not take is charged all the same. Otherwise the answer is withheld, and costs nothing.
     private func charge(_ usage: TokenUsage, isEstimated: Bool, isDelivered: Bool) -> Failure? {
         guard let hold, let price, let model else { return nil }
+        guard endpoint?.descriptor.isCharged != false else {
+            loop.services.spending.release(hold, on: loop.transport)
+            self.hold = nil
+            return nil
+        }
         self.hold = nil
         // A charge never passes its hold; the bounds above make this a formality.
         let cost = (try? price.cost(of: usage)).map { min($0, hold.amount) } ?? hold.amount

@@ -25,8 +25,8 @@ extension Exchange {
     }
 
     func addCORS(to head: inout AnswerHead) {
-        guard let origin = incoming?.origin, let cors = snapshot.configuration.listener.cors else { return }
-        head.extra += cors.headers(origin: origin)
+        guard let cors = snapshot.configuration.listener.cors else { return }
+        head.extra += cors.headers(origin: incoming?.origin)
     }
 
     // MARK: Failed keys

@@ -33,12 +33,11 @@ extension Exchange {
     /// Takes the model's price and rules: clamps, fields that its engines would obey, bounds.
     private func take(_ model: ModelEntry, _ asked: ScannedRequest) throws(Failure) {
         guard model.engines.isEmpty || !model.engineSet.isDisjoint(with: asked.endpoint.engines) else {
-            throw Failure(
-                .modelNotFound,
-                "The model '\(model.id)' does not serve \(asked.endpoint.path). Use another model, or an endpoint that it serves.",
-                parameter: "model")
+            throw Failure.unserved(asked.endpoint, model.id)
         }
-        let (request, lowered) = asked.lowered(to: model.configuration.clamps)
+        let clamps = model.configuration.clamps
+        // The request is large to copy, and mostly nothing bounds it.
+        let (request, lowered) = clamps == .none ? (asked, []) : asked.lowered(to: clamps)
         try Steering.check(request, engines: model.engines)
         try bound(request, model)
         self.model = model
@@ -87,11 +86,12 @@ extension Exchange {
     /// Whether the present model has attempts left: each model has all of them.
     var mayAttempt: Bool { machine.attempts - attemptsBefore < snapshot.configuration.retry.attempts }
 
-    /// Whether every node of the model has failed and another model may serve: only then does a failure lead there.
+    /// Whether the model has had its attempts, or all its nodes, and another model may serve.
     var hasFallback: Bool {
-        guard let model, let asked,
-            !loop.services.router.takesRequests(model.id, on: asked.endpoint.engines, excluding: tried)
-        else { return false }
+        guard let model, let asked else { return false }
+        if mayAttempt, loop.services.router.takesRequests(model.id, on: asked.endpoint.engines, excluding: tried) {
+            return false
+        }
         let fallbacks = (replaced ?? model).configuration.fallbacks
         return fallbacks.dropFirst(fallbacksSeen).contains { usable($0) != nil }
     }

@@ -71,7 +71,8 @@ extension Exchange {
 
     /// The true upper bounds that the hold stands on.
     func bound(_ scanned: ScannedRequest, _ model: ModelEntry) throws(Failure) {
-        promptTokensEstimate = estimatePromptTokens(bodyBytes: scanned.bodyBytes)
+        let (readBytes, isHuge) = scanned.bodyBytes.addingReportingOverflow(scanned.repeatedBytes)
+        promptTokensEstimate = estimatePromptTokens(bodyBytes: isHuge ? .max : readBytes)
         let bodyBytes = scanned.bodyBytes + (scanned.endpoint.generates ? model.defaultsBytes : 0)
         promptTokensMax = PromptEstimate.promptTokensMax(
             bodyBytes: bodyBytes, parts: scanned.contentParts, repeatedBytes: scanned.repeatedBytes,
@@ -84,7 +85,14 @@ extension Exchange {
             promptTokensEstimate = 0
             return
         }
-        guard scanned.endpoint.generates else { return }
+        let promptMin = max(1, scanned.promptTokensMin)
+        guard scanned.endpoint.generates else {
+            guard let context = model.configuration.contextTokens, promptMin > context else { return }
+            throw Failure(
+                .contextLengthExceeded,
+                "This model's maximum context length is \(context) tokens, but an input has \(promptMin). Shorten it.",
+                parameter: scanned.endpoint.descriptor.prompt[0].rawValue)
+        }
         let each =
             scanned.maxTokens
             ?? PromptEstimate.completionTokensDefault(
@@ -93,7 +101,6 @@ extension Exchange {
                 promptTokensMax: promptTokensMax)
         maxTokens = each
         // Of a text only bounds are known, and the node judges; what is refused here could not fit whatever its tokens.
-        let promptMin = scanned.promptCount == 1 ? max(1, scanned.promptTokensMin) : 1
         if let context = model.configuration.contextTokens, each > context - min(context, promptMin) {
             let limit = scanned.endpoint.descriptor.limits[0].rawValue
             throw Failure(
@@ -228,6 +235,13 @@ extension ByteBuffer {
 }
 
 extension Failure {
+    static func unserved(_ endpoint: Endpoint, _ model: ModelID) -> Failure {
+        Failure(
+            .modelNotFound,
+            "The model '\(model)' does not serve \(endpoint.path). Use another model, or an endpoint that it serves.",
+            parameter: "model")
+    }
+
     static func unknownModel(_ name: String) -> Failure {
         Failure(
             .modelNotFound,

@@ -93,6 +93,8 @@ package final class Exchange {
     var lastReadAt: MonotonicTime?
     /// When the client was last sent something of a stream.
     var lastWriteAt: MonotonicTime?
+    /// This read of the node brought something for the client.
+    var hasWritten = false
 
     // The answer.
     var answerStatus = 0

@@ -6,9 +6,9 @@ import OpenAIProtocol
 /// write last, is read from its end.
 package struct LargeAnswer {
     /// What is kept of the end.
-    static let tailBytesMax = 8 << 10
+    static let tailBytesMax = 64 << 10
     /// Where the top-level `model` is looked for.
-    static let modelWindowBytes = 4 << 10
+    static let modelWindowBytes = 64 << 10
 
     private var tail: [UInt8] = []
     private var bytes = 0

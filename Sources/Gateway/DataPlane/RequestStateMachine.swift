@@ -86,7 +86,8 @@ package struct RequestStateMachine: Sendable {
     package private(set) var state: State
     /// Dispatches so far, the present one included.
     package private(set) var attempts = 0
-    /// Whether some node had the request: an abort costs its prompt from then on.
+    /// Whether the present attempt's node had the request: an abort costs its prompt from then on. A failed attempt
+    /// costs nothing, so the next one begins without.
     private var hasReachedNode = false
     /// Set where an event met a state that does not expect it.
     package private(set) var illegalEvent: String?
@@ -217,6 +218,7 @@ package struct RequestStateMachine: Sendable {
         case .awaiting:
             if mayRetry, failure.retry == .otherNode {
                 state = .routing
+                hasReachedNode = false
                 return .route
             }
             return finish(.release, .error(failure))

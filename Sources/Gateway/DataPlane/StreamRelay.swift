@@ -25,7 +25,7 @@ package struct StreamRelay {
     private let publicModelName: String
     private let upstreamModelName: String
     private let clientWantsUsage: Bool
-    private let completionTokensMax: Int
+    private let contentEventsMax: Int
     private let dialect: Dialect
     private let requestID: String?
     private var tail = ByteBuffer()
@@ -43,7 +43,7 @@ package struct StreamRelay {
     ///   - dialect: How the endpoint writes its events.
     ///   - requestID: For errors in dialects that carry it.
     package init(
-        model: ModelID, upstreamModelName: String, clientWantsUsage: Bool, completionTokensMax: Int,
+        model: ModelID, upstreamModelName: String, clientWantsUsage: Bool, completionTokensMax: Int, choices: Int = 1,
         dialect: Dialect = .openAI, requestID: String? = nil
     ) {
         self.dialect = dialect
@@ -52,11 +52,11 @@ package struct StreamRelay {
         publicModelName = model.rawValue
         self.upstreamModelName = upstreamModelName
         self.clientWantsUsage = clientWantsUsage
-        self.completionTokensMax = completionTokensMax
+        contentEventsMax = UsageVerdict.textEventsMax(completionTokens: completionTokensMax, choices: choices)
     }
 
     /// What the node reported, in whichever of its events.
-    package var usage: ReportedUsage { usageFields?.reported ?? .absent }
+    package var usage: ReportedUsage { usageFields?.reported(dialect) ?? .absent }
 
     /// Memory that the unfinished event holds.
     var heldBytes: Int { tail.capacity }
@@ -132,7 +132,7 @@ package struct StreamRelay {
         }
         contentEvents += chunk.choicesWithContent
         textEvents += chunk.choicesWithText
-        guard contentEvents <= completionTokensMax else { return .overrun }
+        guard contentEvents <= contentEventsMax else { return .overrun }
         let edits: [BodyEdit]
         switch chunk.relay(json, publicModel: publicModel, clientWantsUsage: clientWantsUsage || dialect != .openAI) {
         case .drop: return .open

@@ -8,7 +8,7 @@ import yaml
 
 FILE = pathlib.Path(__file__).resolve().parent.parent.parent.parent / "openapi/openapi.yaml"
 # Headers of these names are ours and must be described; the rest is HTTP's own.
-OURS = ("x-", "openai-", "retry-", "allow")
+OURS = ("x-", "openai-", "retry-", "request-id", "allow")
 
 
 class Contract:
