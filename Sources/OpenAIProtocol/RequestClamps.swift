@@ -4,7 +4,7 @@ package struct RequestClamps: Hashable, Sendable {
     /// What a configuration may name.
     package static let names = ["max_tokens", "n"]
 
-    /// Of `max_tokens` and `max_completion_tokens`, whichever the client used.
+    /// Of `max_tokens`, `max_completion_tokens` and `max_output_tokens`, whichever the client used.
     package var maxTokens: Int?
     /// Of `n`, and of `best_of`, which generates as much.
     package var n: Int?

@@ -17,6 +17,12 @@ package struct UnitFailure: Error, CustomStringConvertible {
 
 /// How the texts of the configuration become values. Integers throughout: no floating point touches money or time.
 package enum ConfigurationUnits {
+    /// The path of a file that the configuration in `file` names: relative to that one's folder.
+    static func path(_ name: String, beside file: String) -> String {
+        guard !name.hasPrefix("/"), let slash = file.lastIndex(of: "/") else { return name }
+        return file[...slash] + name
+    }
+
     static func text(_ text: String) throws(UnitFailure) -> String {
         guard !text.isEmpty else { throw UnitFailure("is empty") }
         return text

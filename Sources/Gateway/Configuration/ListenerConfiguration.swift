@@ -66,10 +66,14 @@ package struct TLSIdentity: Sendable {
         func failure(_ message: String, isKey: Bool) -> Failure { Failure(isKey: isKey, message: message) }
         let certificateBytes: [UInt8]
         let keyBytes: [UInt8]
-        do throws(FileFailure) { certificateBytes = try Self.contents(of: certificateFile) } catch {
+        do throws(ConfigurationLoader.FileFailure) {
+            certificateBytes = try ConfigurationLoader.contents(of: certificateFile, bytesMax: Self.fileBytesMax)
+        } catch {
             throw failure(error.message, isKey: false)
         }
-        do throws(FileFailure) { keyBytes = try Self.contents(of: keyFile) } catch {
+        do throws(ConfigurationLoader.FileFailure) {
+            keyBytes = try ConfigurationLoader.contents(of: keyFile, bytesMax: Self.fileBytesMax)
+        } catch {
             throw failure(error.message, isKey: true)
         }
         guard let chain = try? NIOSSLCertificate.fromPEMBytes(certificateBytes), let own = chain.first else {
@@ -89,30 +93,6 @@ package struct TLSIdentity: Sendable {
             context = try NIOSSLContext(configuration: configuration)
         } catch {
             throw failure("does not belong to the certificate in \(certificateFile)", isKey: true)
-        }
-    }
-
-    private struct FileFailure: Error {
-        let message: String
-    }
-
-    private static func contents(of file: String) throws(FileFailure) -> [UInt8] {
-        let descriptor = open(file, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else {
-            throw FileFailure(message: "cannot be read: \(String(cString: strerror(errno)))")
-        }
-        defer { close(descriptor) }
-        var bytes: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 16 << 10)
-        while true {
-            let count = read(descriptor, &chunk, chunk.count)
-            if count < 0, errno == EINTR { continue }
-            guard count >= 0 else {
-                throw FileFailure(message: "cannot be read: \(String(cString: strerror(errno)))")
-            }
-            guard count > 0 else { return bytes }
-            bytes += chunk[..<count]
-            guard bytes.count <= fileBytesMax else { throw FileFailure(message: "is larger than 1 MiB") }
         }
     }
 }

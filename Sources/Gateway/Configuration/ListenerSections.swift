@@ -46,9 +46,7 @@ struct ListenerSections {
 
     /// Relative to the folder of the configuration file.
     private func path(_ text: String) throws(UnitFailure) -> String {
-        let text = try Units.text(text)
-        guard !text.hasPrefix("/"), let slash = findings.file.lastIndex(of: "/") else { return text }
-        return findings.file[...slash] + text
+        Units.path(try Units.text(text), beside: findings.file)
     }
 
     private func readFailedKeys() -> FailedKeyLimit? {

@@ -35,16 +35,10 @@ extension FleetSections {
         }
         guard !section.has("ca") || name != nil else { return nil }
         do throws(UnitFailure) {
-            return try authorities.trust(name.map(path(of:)))
+            return try authorities.trust(name.map { Units.path($0, beside: file) })
         } catch {
             section.problem(name == nil ? "url" : "ca", name.map { "\"\($0)\" \(error.message)" } ?? error.message)
             return nil
         }
-    }
-
-    /// A file that the configuration names, relative to the configuration's own folder.
-    private func path(of name: String) -> String {
-        guard !name.hasPrefix("/"), let slash = file.lastIndex(of: "/") else { return name }
-        return file[...slash] + name
     }
 }

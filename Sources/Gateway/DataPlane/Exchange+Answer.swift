@@ -108,6 +108,14 @@ extension Exchange: UpstreamDelegate {
 
     // MARK: Attempts
 
+    /// A node whose certificate is wrong is the operator's to mend: the probe says so once, this for each request.
+    private func noteTLSFailure(_ failure: UpstreamFailure) {
+        guard case .tlsFailed(let reason) = failure else { return }
+        loop.services.logger.warning(
+            "TLS with a node failed",
+            metadata: ["node": "\(node?.id.rawValue ?? "")", "reason": "\(reason.rawValue)"])
+    }
+
     func attemptFailed(_ failure: Failure, _ outcome: RoutingOutcome = .failed) {
         disarm(.firstByte)
         disarm(.streamIdle)

@@ -128,14 +128,6 @@ extension Exchange {
         }
     }
 
-    /// A node whose certificate is wrong is the operator's to mend: the probe says so once, this for each request.
-    func noteTLSFailure(_ failure: UpstreamFailure) {
-        guard case .tlsFailed(let reason) = failure else { return }
-        loop.services.logger.warning(
-            "TLS with a node failed",
-            metadata: ["node": "\(node?.id.rawValue ?? "")", "reason": "\(reason.rawValue)"])
-    }
-
     // MARK: What a key sees
 
     /// `/openapi.yaml`; `/v1/models` and `/v1/models/{id}`: what this key may use and the fleet can serve now, itself or by a fallback.
