@@ -232,14 +232,16 @@ private struct World {
         }
     }
 
-    /// The network heals, every hold ends, time passes.
+    /// The network heals, every hold ends, time passes. A store that forgot while a gateway had nothing to say hears what
+    /// is lent with the org's next request, so there is one.
     mutating func settleDown() {
         for stray in strays { _ = execute(stray) }
         strays = []
         for round in 0..<400 {
             time += 50_000_000
             for g in 0..<2 {
-                if round == 100 { while !gateways[g].holds.isEmpty { settle(g) } }
+                if round == 100, mayRollBack { admit(g) }
+                if round == 100 || round == 200 { while !gateways[g].holds.isEmpty { settle(g) } }
                 read(g)
                 if let call = calls[g] {
                     calls[g] = nil
@@ -266,8 +268,9 @@ private struct World {
         let base = UInt64.random(in: 0..<1 << 32)
         var grants = 0
         var charges = 0
-        for round in 0..<rounds {
-            let seed = base + UInt64(round)
+        // Before the random ones, seeds that once found something: a store that forgot a gateway at rest.
+        let seeds = [3_393_907_008] + (0..<rounds).map { base + UInt64($0) }
+        for seed in seeds {
             var world = try World(seed: seed, mayRollBack: mayRollBack)
             for _ in 0..<steps {
                 try world.step()
