@@ -130,7 +130,8 @@ extension Exchange {
 
     // MARK: What a key sees
 
-    /// `/openapi.yaml`; `/v1/models` and `/v1/models/{id}`: what this key may use and the fleet can serve now, itself or by a fallback.
+    /// `/openapi.yaml`; `/v1/models` and `/v1/models/{id}`: what this key may use and the fleet can serve now, itself or by
+    /// a fallback.
     func answerLocally() {
         if endpoint == .description {
             heldAnswer = OpenAPIDocument.bytes
