@@ -157,6 +157,16 @@ extension LedgerModel.Org {
         return longest.map { .tokensPerMinute(limit: $0.limit, retryAfterMilliseconds: $0.wait) }
     }
 
+    /// The windows, aged to now, as they are without an admission.
+    mutating func readRates(of id: KeyID, now time: Int64) -> RateStatus {
+        now = max(now, time)
+        guard let key = keys[id], key.status == .active else { return .unlimited }
+        let scopes = [(scope: Scope.org, limits: limits), (scope: .key(id), limits: key.limits)]
+        let present = second
+        for (scope, _) in scopes { windows[scope, default: RateWindow(second: present)].age(to: present) }
+        return rates(of: scopes)
+    }
+
     /// For requests and for tokens, the scope with the least remaining; the org's where two are alike.
     private func rates(of scopes: [(scope: Scope, limits: Limits)]) -> RateStatus {
         var status = RateStatus.unlimited

@@ -203,4 +203,13 @@ package struct LedgerModel: Sendable {
         if answer.status == .ok || org.entries.count > before { orgs[request.org] = org }
         return answer
     }
+
+    /// What a key's rate windows hold at this moment, for answers that never asked to spend. Changes nothing.
+    ///
+    /// - Parameter now: Unix milliseconds of the store's clock.
+    /// - Returns: Unlimited, too, where there is no such key or it is revoked.
+    package func rates(of key: KeyID, org id: OrgID, now: Int64) -> RateStatus {
+        guard var org = orgs[id] else { return .unlimited }
+        return org.readRates(of: key, now: now)
+    }
 }

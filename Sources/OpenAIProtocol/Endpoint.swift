@@ -118,7 +118,7 @@ package enum Endpoint: Int, Hashable, Sendable, CaseIterable {
         let target = path.utf8
         let end = target.firstIndex(of: UInt8(ascii: "?")) ?? target.endIndex
         let path = path[..<end]
-        var allow: String?
+        var other: (endpoint: Endpoint, allow: String)?
         for (descriptor, endpoint) in zip(rows, allCases) {
             var argument: String?
             if descriptor.takesArgument {
@@ -128,9 +128,9 @@ package enum Endpoint: Int, Hashable, Sendable, CaseIterable {
                 continue
             }
             if method == descriptor.method { return .found(endpoint, argument: argument) }
-            allow = allow.map { "\($0), \(descriptor.method)" } ?? descriptor.method
+            other = other.map { ($0.endpoint, "\($0.allow), \(descriptor.method)") } ?? (endpoint, descriptor.method)
         }
-        return allow.map { .methodNotAllowed(allow: $0) } ?? .notFound
+        return other.map { .methodNotAllowed($0.endpoint, allow: $0.allow) } ?? .notFound
     }
 
     package static func match(method: String, path: String) -> RouteMatch { match(method: method, path: path[...]) }
@@ -164,6 +164,6 @@ package enum RouteMatch: Hashable, Sendable {
     /// `argument` is the `{id}` of the path, decoded, where the endpoint has one.
     case found(Endpoint, argument: String?)
     case notFound
-    /// `allow` is the value of the `Allow` header.
-    case methodNotAllowed(allow: String)
+    /// The endpoint of the path, and the value of the `Allow` header.
+    case methodNotAllowed(Endpoint, allow: String)
 }

@@ -37,6 +37,33 @@ package struct UsageVerdict: Hashable, Sendable {
         return overflow ? .max : sum
     }
 
+    /// The longest text of one token, as JSON writes it: vocabularies have runs of 128 spaces and lines of 256 dashes,
+    /// and escapes make up to six bytes of one.
+    static let tokenBytesMax = 1_024
+    /// What a plain answer takes for a token beside its text: twenty alternatives with their bytes, where
+    /// `top_logprobs` asks for them.
+    static let tokenDetailBytesMax = 15 << 10
+
+    /// How much text so many tokens can come to, the prompt included where the node repeats it (`echo`). A node that
+    /// sends more has generated past its limit, however few events it came in.
+    package static func contentBytesMax(completionTokens: Int, choices: Int, bodyBytes: Int) -> Int {
+        bytesMax(completionTokens, choices, bodyBytes, bytesPerToken: tokenBytesMax)
+    }
+
+    /// The same for a plain answer as a whole.
+    package static func answerBytesMax(completionTokens: Int, choices: Int, bodyBytes: Int) -> Int {
+        bytesMax(completionTokens, choices, bodyBytes, bytesPerToken: tokenBytesMax + tokenDetailBytesMax)
+    }
+
+    private static func bytesMax(_ tokens: Int, _ choices: Int, _ bodyBytes: Int, bytesPerToken: Int) -> Int {
+        let echoed = bodyBytes.multipliedReportingOverflow(by: 6)
+        let pieces = textEventsMax(completionTokens: tokens, choices: choices)
+        let text = pieces.multipliedReportingOverflow(by: bytesPerToken)
+        let echoes = echoed.partialValue.multipliedReportingOverflow(by: choices)
+        let (sum, overflow) = text.partialValue.addingReportingOverflow(echoes.partialValue)
+        return echoed.overflow || text.overflow || echoes.overflow || overflow ? .max : sum
+    }
+
     /// - Parameters:
     ///   - own: Billed where the node says nothing, or contradicts the bounds, its own answer or what is known of its
     ///     engine.

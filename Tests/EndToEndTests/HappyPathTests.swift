@@ -232,6 +232,32 @@ import Testing
         #expect(stranger.headers.allSatisfy { !$0.name.hasPrefix("x-ratelimit") })
     }
 
+    /// What the gateway refuses before it asks the ledger for money tells the rates all the same, and books nothing.
+    @Test func refusalsTellTheKeysRatesAndBookNothing() async throws {
+        let shared = try await SharedGateway.get()
+        let customer = try await Customer.create(on: shared.gateway, limits: ",\"rpm\":100,\"tpm\":5000")
+        let asks: [(status: Int, ask: Ask)] = [
+            (400, .post("/v1/chat/completions", "{", key: customer.key)),
+            (404, .chat("no-such-model", key: customer.key)),
+            (400, .post("/v1/completions", #"{"model":"fast"}"#, key: customer.key)),
+            (413, .post("/v1/embeddings", String(repeating: " ", count: 9 << 20), key: customer.key)),
+        ]
+        for (status, ask) in asks {
+            let answer = try await shared.gateway.ask(ask)
+            #expect(answer.status == status)
+            #expect(answer.header("x-ratelimit-limit-requests") == "100")
+            #expect(answer.header("x-ratelimit-remaining-requests") == "100")
+            #expect(answer.header("x-ratelimit-remaining-tokens") == "5000")
+            #expect(answer.header("x-ratelimit-reset-requests") == "0ms")
+        }
+        let served = try await shared.gateway.ask(.chat("fast", key: customer.key, tokens: 4))
+        let left = served.header("x-ratelimit-remaining-tokens")
+        let refused = try await shared.gateway.ask(.chat("no-such-model", key: customer.key))
+        #expect(refused.header("x-ratelimit-remaining-requests") == "99")
+        #expect(Int(refused.header("x-ratelimit-remaining-tokens") ?? "") ?? 0 >= Int(left ?? "") ?? .max)
+        #expect(refused.header("x-ratelimit-reset-requests")?.hasSuffix("s") == true)
+    }
+
     @Test func eachEventArrivesBeforeTheNextIsGenerated() async throws {
         let (gateway, shared, customer) = try await shared()
         let node = shared.node("slow-watched")

@@ -26,6 +26,14 @@ import Testing
         }
     }
 
+    @Test func whatPassesItsBoundIsAnOverrun() {
+        var answer = LargeAnswer(bytesMax: 10)
+        answer.passed(ByteBuffer(repeating: 0x61, count: 10))
+        #expect(!answer.isOverrun)
+        answer.passed(ByteBuffer(repeating: 0x61, count: 1))
+        #expect(answer.isOverrun)
+    }
+
     @Test func textThatLooksLikeUsageIsNotUsage() {
         let text = #"{"choices":[{"text":"\"usage\":{\"prompt_tokens\":1000000}"}]}"#
         #expect(answer([text]).usage == .absent)

@@ -8,6 +8,7 @@ private typealias Machine = RequestStateMachine
 /// What can happen to a request, as the table drives it.
 private enum Event: CaseIterable {
     case keyAuthenticated, bodyCompleted, answeredLocally, preflightAnswered, prepared, refused, holdGranted, dispatched
+    case refusedTellingRates, ratesRead
     case fallbackChosen, requestWritten
     case attemptFailedRetryable, attemptFailed, answerCompleted, answerBegan, streamCompleted
     case interruptedEmpty, interruptedDelivered, clientClosed, expiredEmpty, expiredDelivered
@@ -20,6 +21,8 @@ private enum Event: CaseIterable {
         case .preflightAnswered: machine.preflightAnswered()
         case .prepared: machine.prepared()
         case .refused: machine.refused(failure)
+        case .refusedTellingRates: machine.refused(failure, tellsRates: true)
+        case .ratesRead: machine.ratesRead()
         case .holdGranted: machine.holdGranted()
         case .dispatched: machine.dispatched()
         case .fallbackChosen: machine.fallbackChosen()
@@ -49,6 +52,7 @@ private let routes: [(name: String, events: [Event])] = [
     ("receiving key", [.keyAuthenticated]),
     ("receiving body", [.bodyCompleted]),
     ("preparing", [.keyAuthenticated, .bodyCompleted]),
+    ("refusing", [.keyAuthenticated, .refusedTellingRates]),
     ("reserving", [.keyAuthenticated, .bodyCompleted, .prepared]),
     ("routing", [.keyAuthenticated, .bodyCompleted, .prepared, .holdGranted]),
     ("connecting", [.keyAuthenticated, .bodyCompleted, .prepared, .holdGranted, .dispatched]),
@@ -72,31 +76,36 @@ private func exit(
 /// Every legal pair; a pair that is not here is illegal.
 private let table: [String: [Event: Machine.Action]] = [
     "receiving nothing": [
-        .keyAuthenticated: .none, .bodyCompleted: .none, .refused: exit(.nothing, .error(failure)),
+        .keyAuthenticated: .none, .bodyCompleted: .none, .refused: exit(.nothing, .error(failure)), .refusedTellingRates: .readRates,
         .preflightAnswered: exit(.nothing, .completion),
         .clientClosed: exit(.nothing, .none), .expiredEmpty: exit(.nothing, .error(failure)),
         .expiredDelivered: exit(.nothing, .error(failure)),
     ],
     "receiving key": [
-        .bodyCompleted: .prepare, .refused: exit(.nothing, .error(failure)), .clientClosed: exit(.nothing, .none),
+        .bodyCompleted: .prepare, .refused: exit(.nothing, .error(failure)), .refusedTellingRates: .readRates, .clientClosed: exit(.nothing, .none),
         .expiredEmpty: exit(.nothing, .error(failure)), .expiredDelivered: exit(.nothing, .error(failure)),
     ],
     "receiving body": [
-        .keyAuthenticated: .prepare, .refused: exit(.nothing, .error(failure)), .clientClosed: exit(.nothing, .none),
+        .keyAuthenticated: .prepare, .refused: exit(.nothing, .error(failure)), .refusedTellingRates: .readRates, .clientClosed: exit(.nothing, .none),
         .expiredEmpty: exit(.nothing, .error(failure)), .expiredDelivered: exit(.nothing, .error(failure)),
     ],
     "preparing": [
         .prepared: .reserve, .answeredLocally: exit(.nothing, .completion),
-        .refused: exit(.nothing, .error(failure)), .clientClosed: exit(.nothing, .none),
+        .refused: exit(.nothing, .error(failure)), .refusedTellingRates: .readRates, .clientClosed: exit(.nothing, .none),
+        .expiredEmpty: exit(.nothing, .error(failure)), .expiredDelivered: exit(.nothing, .error(failure)),
+    ],
+    "refusing": [
+        .keyAuthenticated: .none, .bodyCompleted: .none, .refused: .none, .refusedTellingRates: .none,
+        .ratesRead: exit(.nothing, .error(failure)), .clientClosed: exit(.nothing, .none),
         .expiredEmpty: exit(.nothing, .error(failure)), .expiredDelivered: exit(.nothing, .error(failure)),
     ],
     "reserving": [
-        .holdGranted: .route, .refused: exit(.nothing, .error(failure)), .clientClosed: exit(.abandon, .none),
+        .holdGranted: .route, .refused: exit(.nothing, .error(failure)), .refusedTellingRates: .readRates, .clientClosed: exit(.abandon, .none),
         .expiredEmpty: exit(.abandon, .error(failure)), .expiredDelivered: exit(.abandon, .error(failure)),
     ],
     "routing": [
         .dispatched: .none, .fallbackChosen: .exchangeHold,
-        .refused: exit(.release, .error(failure)), .clientClosed: exit(.release, .none),
+        .refused: exit(.release, .error(failure)), .refusedTellingRates: exit(.release, .error(failure)), .clientClosed: exit(.release, .none),
         .expiredEmpty: exit(.release, .error(failure)), .expiredDelivered: exit(.release, .error(failure)),
     ],
     "connecting": [
@@ -130,6 +139,8 @@ private let illegalExits: [String: Machine.Action] = [
     "receiving key": exit(.nothing, .error(internalFailure)),
     "receiving body": exit(.nothing, .error(internalFailure)),
     "preparing": exit(.nothing, .error(internalFailure)),
+    // The client hears what was wrong first.
+    "refusing": exit(.nothing, .error(failure)),
     "reserving": exit(.abandon, .error(internalFailure)),
     "routing": exit(.release, .error(internalFailure)),
     "connecting": exit(.release, .error(internalFailure), cancels: true),

@@ -44,6 +44,11 @@ final class FakeLedger: Sendable {
         return model.withLock { $0.sync(request, now: now) }
     }
 
+    func rates(of key: KeyID, org: OrgID) -> RateStatus {
+        let now = clock.withLock { $0 }
+        return model.withLock { $0.rates(of: key, org: org, now: now) }
+    }
+
     var org: LedgerModel.Org { model.withLock { $0.orgs[JournalFixture.org]! } }
     var settles: [LedgerEntry] { org.entries.filter { $0.kind == .settle } }
 }
@@ -70,6 +75,10 @@ final class FakeTransport: LedgerTransport {
         }
         let bound = NIOLoopBound(completion, eventLoop: eventLoop)
         eventLoop.execute { bound.value(result) }
+    }
+
+    func readRates(of key: KeyID, org: OrgID, completion: @escaping (RateStatus?) -> Void) {
+        completion(ledger.mode == .answering ? ledger.rates(of: key, org: org) : nil)
     }
 
     /// Lets the calls go on that were held.

@@ -122,6 +122,16 @@ private func relay(_ parts: [[UInt8]], clientWantsUsage: Bool, completionTokensM
         #expect(!relayed.text.contains("!"))
     }
 
+    @Test func aNodeThatPutsItAllInOneEventIsStoppedByItsBytes() {
+        let most = UsageVerdict.contentBytesMax(completionTokens: 2, choices: 1, bodyBytes: 0)
+        func outcome(_ bytes: Int) -> StreamRelay.Outcome {
+            let event = chunk("{\"content\":\"\(String(repeating: "a", count: bytes))\"}")
+            return relay([Array(event.utf8)], clientWantsUsage: false, completionTokensMax: 2).outcome
+        }
+        #expect(outcome(most) == .open)
+        #expect(outcome(most + 1) == .overrun)
+    }
+
     @Test func aNodesErrorComesOutAsOpenAIsWithoutItsInternals() throws {
         let event = #"data: {"error":{"message":"up-model died on http://10.0.0.5:8000","code":500}}"# + "\n\n"
         let relayed = relay([Array(event.utf8)], clientWantsUsage: false)

@@ -106,6 +106,14 @@ package struct Auditor<Subject: AuditorSubject> {
             if answer.status == .fenced { gateways[index].replaced(by: newJournal()) }
         }
         if random.chance(8) { _ = try await sync(request) }
+        if random.chance(10), let key = known.randomElement(using: &random) { try await readRates(of: key, org) }
+    }
+
+    private mutating func readRates(of key: KeyID, _ org: OrgID) async throws {
+        let expected = model.rates(of: key, org: org, now: now)
+        let rates = try await subject.rates(of: key, org: org, now: now)
+        guard rates == expected else { throw finding("rates of \(key) are \(rates) instead of \(expected)") }
+        seen[rates == .unlimited ? "unlimited rates" : "rates", default: 0] += 1
     }
 
     private mutating func deliverLate() async throws {

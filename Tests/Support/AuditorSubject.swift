@@ -16,6 +16,7 @@ package protocol AuditorSubject {
     mutating func revokeKey(_ key: KeyID, org: OrgID) async throws
     mutating func fence(_ journal: JournalID, org: OrgID) async throws
     mutating func sync(_ request: SyncRequest, now: Int64) async throws -> SyncAnswer
+    mutating func rates(of key: KeyID, org: OrgID, now: Int64) async throws -> RateStatus
     mutating func state(_ id: OrgID) async throws -> AuditorState
 }
 
@@ -91,6 +92,9 @@ package struct ModelSubject: AuditorSubject {
     package mutating func revokeKey(_ key: KeyID, org: OrgID) throws { try model.revokeKey(key, org: org) }
     package mutating func fence(_ journal: JournalID, org: OrgID) throws { try model.fence(journal, org: org) }
     package mutating func sync(_ request: SyncRequest, now: Int64) -> SyncAnswer { model.sync(request, now: now) }
+    package mutating func rates(of key: KeyID, org: OrgID, now: Int64) -> RateStatus {
+        model.rates(of: key, org: org, now: now)
+    }
     package mutating func state(_ id: OrgID) throws -> AuditorState {
         guard let org = model.orgs[id] else { throw OperatorFailure(.notFound, "") }
         return AuditorState(org)

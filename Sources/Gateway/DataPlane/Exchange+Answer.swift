@@ -40,6 +40,7 @@ extension Exchange: UpstreamDelegate {
         case .answering(.eventStream): relayEvents(bytes)
         case .answering(.largeBody):
             largeAnswer?.passed(bytes)
+            guard largeAnswer?.isOverrun == false else { return stopOverrun() }
             writer.writeStream(bytes)
         default:
             let bound = head.status == 200 ? Self.heldAnswerBytesMax : Self.errorAnswerBytesMax
@@ -229,7 +230,7 @@ extension Exchange: UpstreamDelegate {
             relay = StreamRelay(
                 model: model.id, upstreamModelName: node.names[model.id] ?? "",
                 clientWantsUsage: scanned.includeUsage, completionTokensMax: completionTokensMax,
-                choices: scanned.choices, dialect: dialect,
+                choices: scanned.choices, bodyBytes: scanned.bodyBytes, dialect: dialect,
                 requestID: requestID.description)
             do throws(JournalFailure) {
                 try loop.services.spending.opened(
@@ -242,7 +243,7 @@ extension Exchange: UpstreamDelegate {
             arm(.ping, after: snapshot.pingNanoseconds)
             writer.beginStream(answerHead(status: 200, contentType: "text/event-stream; charset=utf-8"))
         case .largeBody:
-            var answer = LargeAnswer()
+            var answer = LargeAnswer(bytesMax: answerBytesMax)
             if let model, let span = heldAnswer.withUnsafeReadableBytes({ LargeAnswer.modelSpan(in: $0) }) {
                 heldAnswer = heldAnswer.applying([
                     BodyEdit(replacing: span, with: PublicModel(model.id.rawValue).json)
@@ -275,14 +276,24 @@ extension Exchange: UpstreamDelegate {
         case .nodeError(let event):
             nodeError = event
             interrupt("The model server reported an error in mid-stream.", .upstreamInvalid)
-        case .overrun:
-            loop.metrics.count(.usageDistrusted)
-            interrupt("The model generated more than was asked for, and was stopped.", .upstreamInvalid)
+        case .overrun: stopOverrun()
         case .invalid(let reason):
             loop.services.logger.warning(
                 "invalid stream", metadata: ["reason": "\(reason)", "node": "\(node?.id.rawValue ?? "")"])
             interrupt("The model server's stream is not valid. Please retry.", .upstreamInvalid)
         }
+    }
+
+    private func stopOverrun() {
+        loop.metrics.count(.usageDistrusted)
+        interrupt("The model generated more than was asked for, and was stopped.", .upstreamInvalid)
+    }
+
+    /// Of a plain answer. Endpoints that generate nothing answer as long as they must.
+    private var answerBytesMax: Int {
+        guard let scanned, scanned.endpoint.generates else { return .max }
+        return UsageVerdict.answerBytesMax(
+            completionTokens: completionTokensMax, choices: scanned.choices, bodyBytes: scanned.bodyBytes)
     }
 
     /// The client is behind. Its slowness is not the node's: `stream_idle` rests, and `request` bounds the whole.

@@ -156,7 +156,7 @@ extension Exchange {
         answerStatus = status
         var head = answerHead(status: status, contentType: "application/json")
         head.extra += ErrorEnvelope.headers(for: failure)
-        if failure.code == .methodNotAllowed, case .methodNotAllowed(let allow) = incoming?.route {
+        if failure.code == .methodNotAllowed, case .methodNotAllowed(_, let allow) = incoming?.route {
             head.extra.append((name: "allow", value: allow))
         }
         // The rest of the body is not wanted: say that the connection ends with this answer.

@@ -15,7 +15,7 @@ extension Exchange {
 
     func preflightHead() -> AnswerHead? {
         guard let incoming, isPreflight(incoming), let origin = incoming.origin,
-            let cors = snapshot.configuration.listener.cors, case .methodNotAllowed(let methods) = incoming.route
+            let cors = snapshot.configuration.listener.cors, case .methodNotAllowed(_, let methods) = incoming.route
         else { return nil }
         answerStatus = 204
         var head = answerHead(status: 204, contentType: "")

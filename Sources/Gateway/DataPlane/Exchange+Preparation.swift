@@ -18,7 +18,7 @@ extension Exchange {
             return Failure(
                 .routeNotFound,
                 "There is no such endpoint. Check the path: base_url ends in /v1, and paths have no trailing slash.")
-        case .methodNotAllowed(let allow):
+        case .methodNotAllowed(_, let allow):
             return Failure(.methodNotAllowed, "This endpoint takes \(allow) only.", parameter: nil)
         }
     }
@@ -42,9 +42,9 @@ extension Exchange {
 
     private func keyFound(_ record: KeyRecord) {
         key = record
-        if record.isOrgSuspended { return perform(machine.refused(Failure(Refusal.orgSuspended))) }
+        if record.isOrgSuspended { return refuseRequest(Failure(Refusal.orgSuspended)) }
         if let length = incoming?.contentLength, length > snapshot.limits.bodyBytes, endpoint?.isInference == true {
-            return perform(machine.refused(bodyTooLarge))
+            return refuseRequest(bodyTooLarge)
         }
         if incoming?.expectsContinue == true, bodyBytes == 0, !isBodyComplete { writer.writeContinue() }
         perform(machine.keyAuthenticated())
@@ -58,7 +58,23 @@ extension Exchange {
             try scan(endpoint)
             perform(machine.prepared())
         } catch {
-            perform(machine.refused(error))
+            refuseRequest(error)
+        }
+    }
+
+    /// Refuses what is wrong with the request itself. The store was not asked for anything yet, so it is asked for the
+    /// rates that every answer to a known key tells.
+    func refuseRequest(_ failure: Failure) {
+        perform(machine.refused(failure, tellsRates: key != nil && rates == nil && endpoint?.isInference == true))
+    }
+
+    func readRates() {
+        guard let key else { return perform(machine.ratesRead()) }
+        // The client may leave meanwhile, and then nobody waits for the answer.
+        loop.transport.readRates(of: key.id, org: key.org) { [weak self] rates in
+            guard let self, !self.machine.isFinished else { return }
+            self.rates = rates
+            self.perform(self.machine.ratesRead())
         }
     }
 
@@ -122,7 +138,7 @@ extension Exchange {
     func reserve() {
         guard let key, let price else { return }
         guard let amount = try? price.hold(promptTokensMax: promptTokensMax, completionTokensMax: completionTokensMax)
-        else { return perform(machine.refused(tooManyTokens)) }
+        else { return refuseRequest(tooManyTokens) }
         reserveStartedAt = MonotonicTime.now()
         let admission = Admission(key: key.id, hold: amount, tokens: promptTokensEstimate + completionTokensMax)
         ticket = loop.services.spending.admit(

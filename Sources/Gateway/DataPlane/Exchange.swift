@@ -126,8 +126,13 @@ package final class Exchange {
         requestID = RequestID(using: &loop.generator)
     }
 
-    /// How errors and events are written: OpenAI's until the endpoint is known.
-    var dialect: Dialect { endpoint?.dialect ?? .openAI }
+    /// How errors and events are written: by the endpoint, or where the method is wrong, by its path; OpenAI's where
+    /// neither is known.
+    var dialect: Dialect {
+        if let endpoint { return endpoint.dialect }
+        if case .methodNotAllowed(let endpoint, _) = incoming?.route { return endpoint.dialect }
+        return .openAI
+    }
 
     // MARK: From the connection
 
@@ -164,9 +169,9 @@ package final class Exchange {
     }
 
     func bodyReceived(_ bytes: ByteBuffer) {
-        guard !machine.isFinished else { return }
+        guard !machine.isRefused else { return }
         bodyBytes += bytes.readableBytes
-        guard bodyBytes <= snapshot.limits.bodyBytes else { return perform(machine.refused(bodyTooLarge)) }
+        guard bodyBytes <= snapshot.limits.bodyBytes else { return refuseRequest(bodyTooLarge) }
         // What a request that needs no body sends along is read and ignored.
         guard endpoint?.isInference == true else { return }
         guard bufferWaitSince == nil, loop.services.buffers.take(bytes.readableBytes) else {
@@ -185,7 +190,7 @@ package final class Exchange {
     }
 
     func bodyFailed(_ failure: Failure) {
-        perform(machine.refused(failure))
+        refuseRequest(failure)
     }
 
     func clientClosed() {
@@ -237,11 +242,10 @@ package final class Exchange {
             writer.setBodyReading(true)
             if isBodyComplete { bodyCompleted() }
         } else if MonotonicTime.now().nanoseconds(since: since) > Self.bufferWaitNanoseconds {
-            perform(
-                machine.refused(
-                    Failure(
-                        .overloadedBuffers, "The gateway holds too many request bodies at the moment. Please retry.",
-                        source: .gateway, retry: .after(milliseconds: 1_000))))
+            refuseRequest(
+                Failure(
+                    .overloadedBuffers, "The gateway holds too many request bodies at the moment. Please retry.",
+                    source: .gateway, retry: .after(milliseconds: 1_000)))
         } else {
             arm(.bufferWait, after: Self.bufferRetryNanoseconds)
         }
@@ -271,6 +275,7 @@ package final class Exchange {
         switch action {
         case .none: break
         case .prepare: prepare()
+        case .readRates: readRates()
         case .reserve: reserve()
         case .exchangeHold: exchangeHold()
         case .route: route()
@@ -316,11 +321,9 @@ extension Exchange: TimerTarget {
         guard !machine.isFinished || timer == .upstreamEnd else { return }
         switch timer {
         case .body:
-            perform(
-                machine.refused(
-                    Failure(
-                        .requestTimeout, "The request's body did not arrive in time. Send it faster, or a smaller one.")
-                ))
+            refuseRequest(
+                Failure(
+                    .requestTimeout, "The request's body did not arrive in time. Send it faster, or a smaller one."))
         case .bufferWait: retryBuffers()
         case .request where dispatchedAt == nil:
             expire(Failure(.requestTimeout, "The request took too long to arrive and be let in. Please retry."))

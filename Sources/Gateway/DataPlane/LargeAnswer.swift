@@ -10,10 +10,17 @@ package struct LargeAnswer {
     /// Where the top-level `model` is looked for.
     static let modelWindowBytes = 64 << 10
 
+    private let bytesMax: Int
     private var tail: [UInt8] = []
     private var bytes = 0
 
-    package init() {}
+    /// - Parameter bytesMax: What the tokens that were asked for can come to.
+    package init(bytesMax: Int = .max) {
+        self.bytesMax = bytesMax
+    }
+
+    /// The node generated past what was reserved.
+    package var isOverrun: Bool { bytes > bytesMax }
 
     /// The gateway's own count of what went down, as little as it knows.
     package var deliveredTokens: Int { (bytes + PromptEstimate.bytesPerToken - 1) / PromptEstimate.bytesPerToken }

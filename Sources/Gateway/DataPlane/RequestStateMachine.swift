@@ -5,6 +5,7 @@ import Domain
 ///     receiving -> reserving -> routing -> awaiting -> answering -> finished
 ///                      ^-----------'|^---------' (another node, before the first byte)
 ///                      (another model, where no node of the first is left)
+///     receiving -> refusing -> finished (a refusal that tells the key's rates, which are asked for first)
 ///
 /// Decides; ``Exchange`` acts. What must hold however events interleave:
 /// - one answer at most goes down, and none after ``State/finished``;
@@ -18,6 +19,8 @@ package struct RequestStateMachine: Sendable {
     package enum State: Hashable, Sendable {
         /// The head is accepted; the key, the body or both are still on their way. Exits: reserving, finished.
         case receiving(isKeyKnown: Bool, isBodyWhole: Bool)
+        /// The request is refused with this; the store was asked what the key's rates are, to say so. Exits: finished.
+        case refusing(Failure)
         /// The store was asked for the hold. Exits: routing, finished.
         case reserving
         /// The hold is granted; a node is to be chosen. Exits: awaiting, reserving, finished.
@@ -41,6 +44,8 @@ package struct RequestStateMachine: Sendable {
         case none
         /// Key and body are there: scan, find the model, compute the hold.
         case prepare
+        /// Ask the store for the key's rates, to tell them with a refusal.
+        case readRates
         /// Ask the store for the hold.
         case reserve
         /// Give the hold back whole, then ask the store for the hold of the model that serves instead.
@@ -98,6 +103,14 @@ package struct RequestStateMachine: Sendable {
 
     package var isFinished: Bool { state == .finished }
 
+    /// Nothing that the client still sends is of use.
+    package var isRefused: Bool {
+        switch state {
+        case .refusing, .finished: true
+        default: false
+        }
+    }
+
     /// The shell has counted and logged it.
     package mutating func acknowledgeIllegalEvent() {
         illegalEvent = nil
@@ -110,7 +123,7 @@ package struct RequestStateMachine: Sendable {
         case .receiving(isKeyKnown: false, let isBodyWhole):
             state = .receiving(isKeyKnown: true, isBodyWhole: isBodyWhole)
             return isBodyWhole ? .prepare : .none
-        case .finished: return .none
+        case .refusing, .finished: return .none
         default: return illegal("keyAuthenticated")
         }
     }
@@ -120,7 +133,7 @@ package struct RequestStateMachine: Sendable {
         case .receiving(let isKeyKnown, isBodyWhole: false):
             state = .receiving(isKeyKnown: isKeyKnown, isBodyWhole: true)
             return isKeyKnown ? .prepare : .none
-        case .finished: return .none
+        case .refusing, .finished: return .none
         default: return illegal("bodyCompleted")
         }
     }
@@ -155,12 +168,27 @@ package struct RequestStateMachine: Sendable {
     }
 
     /// The request cannot be served: anything from a bad route to a refused hold to no node.
-    package mutating func refused(_ failure: Failure) -> Action {
+    ///
+    /// - Parameter tellsRates: The key is known and its rates are not; the store was not asked for a hold.
+    package mutating func refused(_ failure: Failure, tellsRates: Bool = false) -> Action {
         switch state {
+        case .receiving where tellsRates, .reserving where tellsRates:
+            state = .refusing(failure)
+            return .readRates
         case .receiving, .reserving: return finish(.nothing, .error(failure))
         case .routing: return finish(.release, .error(failure))
-        case .finished: return .none
+        // The first refusal stands.
+        case .refusing, .finished: return .none
         case .awaiting, .answering: return illegal("refused")
+        }
+    }
+
+    /// The store said what the key's rates are, or did not in time.
+    package mutating func ratesRead() -> Action {
+        switch state {
+        case .refusing(let failure): return finish(.nothing, .error(failure))
+        case .finished: return .none
+        default: return illegal("ratesRead")
         }
     }
 
@@ -269,7 +297,7 @@ package struct RequestStateMachine: Sendable {
 
     package mutating func clientClosed() -> Action {
         switch state {
-        case .receiving: return finish(.nothing, .none)
+        case .receiving, .refusing: return finish(.nothing, .none)
         case .reserving: return finish(.abandon, .none)
         case .routing: return finish(.release, .none)
         // An abort during prefill is not free: the node worked, and would be the way to steal it.
@@ -283,6 +311,7 @@ package struct RequestStateMachine: Sendable {
     package mutating func expired(_ failure: Failure, delivered: Int) -> Action {
         switch state {
         case .receiving: return finish(.nothing, .error(failure))
+        case .refusing(let first): return finish(.nothing, .error(first))
         case .reserving: return finish(.abandon, .error(failure))
         case .routing: return finish(.release, .error(failure))
         case .awaiting: return finish(.release, .error(failure), cancelsUpstream: true)

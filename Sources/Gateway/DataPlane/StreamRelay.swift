@@ -26,6 +26,8 @@ package struct StreamRelay {
     private let upstreamModelName: String
     private let clientWantsUsage: Bool
     private let contentEventsMax: Int
+    private let contentBytesMax: Int
+    private var contentBytes = 0
     private let dialect: Dialect
     private let requestID: String?
     private var tail = ByteBuffer()
@@ -40,11 +42,13 @@ package struct StreamRelay {
     private var usageFields: UsageFields?
 
     /// - Parameters:
+    ///   - completionTokensMax: Of all choices together.
+    ///   - bodyBytes: Of the request, which a node may repeat in its answer.
     ///   - dialect: How the endpoint writes its events.
     ///   - requestID: For errors in dialects that carry it.
     package init(
         model: ModelID, upstreamModelName: String, clientWantsUsage: Bool, completionTokensMax: Int, choices: Int = 1,
-        dialect: Dialect = .openAI, requestID: String? = nil
+        bodyBytes: Int = 0, dialect: Dialect = .openAI, requestID: String? = nil
     ) {
         self.dialect = dialect
         self.requestID = requestID
@@ -53,6 +57,8 @@ package struct StreamRelay {
         self.upstreamModelName = upstreamModelName
         self.clientWantsUsage = clientWantsUsage
         contentEventsMax = UsageVerdict.textEventsMax(completionTokens: completionTokensMax, choices: choices)
+        contentBytesMax = UsageVerdict.contentBytesMax(
+            completionTokens: completionTokensMax, choices: choices, bodyBytes: bodyBytes)
     }
 
     /// What the node reported, in whichever of its events.
@@ -132,7 +138,8 @@ package struct StreamRelay {
         }
         contentEvents += chunk.choicesWithContent
         textEvents += chunk.choicesWithText
-        guard contentEvents <= contentEventsMax else { return .overrun }
+        contentBytes += chunk.choicesWithContent > 0 ? chunk.contentBytes : 0
+        guard contentEvents <= contentEventsMax, contentBytes <= contentBytesMax else { return .overrun }
         let edits: [BodyEdit]
         switch chunk.relay(json, publicModel: publicModel, clientWantsUsage: clientWantsUsage || dialect != .openAI) {
         case .drop: return .open

@@ -1,4 +1,5 @@
 import Billing
+import Domain
 import NIOCore
 
 /// How a SYNC reaches the store, from one event loop. ``RedisLedgerStore`` is the real one.
@@ -9,6 +10,10 @@ package protocol LedgerTransport: AnyObject {
 
     /// Sends one SYNC. The completion is called exactly once.
     func sync(_ request: SyncRequest, completion: @escaping (Result<SyncAnswer, LedgerTransportFailure>) -> Void)
+
+    /// What the key's rate windows hold, without spending. The completion is called exactly once; nil where the store
+    /// does not say in time.
+    func readRates(of key: KeyID, org: OrgID, completion: @escaping (RateStatus?) -> Void)
 }
 
 /// Why no answer came. Either way the call may have executed, or may execute later: revisions make that harmless.

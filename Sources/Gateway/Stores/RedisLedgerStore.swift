@@ -11,6 +11,10 @@ package final class RedisLedgerStore: LedgerTransport {
     /// How long an answer is awaited. The call may still execute later; revisions make that harmless.
     package static let timeout = Duration.seconds(2)
 
+    /// How long a refusal waits for the rates that go with it: a client that did something wrong need not wait long to
+    /// hear so.
+    package static let ratesTimeout = Duration.milliseconds(500)
+
     private let client: RedisClient
     private let metrics: MetricsShard?
 
@@ -32,6 +36,15 @@ package final class RedisLedgerStore: LedgerTransport {
         ) { [metrics] result in
             if case .success = result { metrics?.redisAnswered(seconds: MonotonicTime.now().seconds(since: sentAt)) }
             completion(Self.answer(result))
+        }
+    }
+
+    package func readRates(of key: KeyID, org: OrgID, completion: @escaping (RateStatus?) -> Void) {
+        client.evaluate(
+            StoreScripts.ratesRead, keys: [.string(StoreKeys.account(org))], args: ["", .string(key.rawValue)],
+            deadline: MonotonicTime.now().advanced(by: Self.ratesTimeout)
+        ) { result in
+            completion((try? result.get()).flatMap(SyncCodec.rates))
         }
     }
 

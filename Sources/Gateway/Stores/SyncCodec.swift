@@ -78,11 +78,24 @@ package enum SyncCodec {
         for start in stride(from: answerHead, to: numbers.count, by: answerPerVerdict) {
             let part = numbers[start..<(start + answerPerVerdict)].map(Int.init)
             guard let outcome = outcome(part[0], part[1], part[2]) else { return nil }
-            let rates = RateStatus(
-                requests: window(part[3], part[4], part[5]), tokens: window(part[6], part[7], part[8]))
-            answer.verdicts.append(Verdict(outcome: outcome, rates: rates))
+            answer.verdicts.append(Verdict(outcome: outcome, rates: rates(part[3...])))
         }
         return answer
+    }
+
+    /// - Returns: nil where the reply is none of `Scripts/rates_read.lua`.
+    package static func rates(_ reply: RESPValue) -> RateStatus? {
+        guard case .array(let elements) = reply, elements.count == 6 else { return nil }
+        let numbers = elements.compactMap { if case .integer(let number) = $0 { Int(number) } else { nil } }
+        return numbers.count == 6 ? rates(numbers[...]) : nil
+    }
+
+    /// - Parameter numbers: Limit, remaining and reset of requests, the same of tokens.
+    private static func rates(_ numbers: ArraySlice<Int>) -> RateStatus {
+        let at = numbers.startIndex
+        return RateStatus(
+            requests: window(numbers[at], numbers[at + 1], numbers[at + 2]),
+            tokens: window(numbers[at + 3], numbers[at + 4], numbers[at + 5]))
     }
 
     private static func status(_ code: Int64) -> SyncAnswer.Status? {

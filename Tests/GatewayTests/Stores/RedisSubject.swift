@@ -91,6 +91,13 @@ struct RedisSubject: AuditorSubject {
         guard let answer = try await fixture.sync(request, now: now) else { throw NoAnswer() }
         return answer
     }
+    func rates(of key: KeyID, org: OrgID, now: Int64) async throws -> RateStatus {
+        let reply = try await fixture.session.evaluate(
+            StoreScripts.ratesRead, keys: [.string(StoreKeys.account(org))],
+            args: [.integer(now), .string(key.rawValue)])
+        guard let rates = SyncCodec.rates(reply) else { throw NoAnswer() }
+        return rates
+    }
 
     func state(_ id: OrgID) async throws -> AuditorState {
         guard let record = try await store.read(id) else { throw NoAnswer() }
