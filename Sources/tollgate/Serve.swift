@@ -132,7 +132,8 @@ private struct DataPlaneService: Service {
     }
 }
 
-/// Reloads on SIGHUP and when the file changes, or the certificate or key that it names; a bad one keeps the last good configuration and says so.
+/// Reloads on SIGHUP and when the file changes, or one that was read for it (a certificate, its key, a node's authority); a
+/// bad one keeps the last good configuration and says so.
 private struct ConfigurationReloader: Service {
     static let pollInterval = Duration.seconds(1)
 

@@ -240,7 +240,7 @@ import Testing
             (400, .post("/v1/chat/completions", "{", key: customer.key)),
             (404, .chat("no-such-model", key: customer.key)),
             (400, .post("/v1/completions", #"{"model":"fast"}"#, key: customer.key)),
-            (413, .post("/v1/embeddings", String(repeating: " ", count: 9 << 20), key: customer.key)),
+            (413, Ask(key: customer.key, headers: [("Content-Length", "\(9 << 20)")], body: [])),
         ]
         for (status, ask) in asks {
             let answer = try await shared.gateway.ask(ask)

@@ -29,7 +29,8 @@ struct ConfigurationSections {
         let retry = readRetry()
         let stream = readStream()
         readLeases()
-        let fleet = FleetSections(root: root, file: findings.file, authorities: NodeAuthorities())
+        let authorities = NodeAuthorities()
+        let fleet = FleetSections(root: root, file: findings.file, authorities: authorities)
         let models = fleet.readModels()
         let sites = fleet.readSites()
         let nodes = fleet.readNodes(models: Set(models.map(\.id)), sites: Set(sites.map(\.id)))
@@ -42,12 +43,14 @@ struct ConfigurationSections {
         root.finish()
 
         guard let admin else { return nil }
-        return GatewayConfiguration(
+        var configuration = GatewayConfiguration(
             listen: listen, listener: listener, admin: admin, redisURL: redisURL, journal: journal, limits: limits,
             timeouts: timeouts, retry: retry, stream: stream, models: models, sites: sites, nodes: nodes,
             routing: routing,
             orgDefaults: orgDefaults,
             eventLoops: eventLoops, accessLog: accessLog)
+        configuration.filesRead = authorities.files + (listener.tls.map { [$0.certificateFile, $0.keyFile] } ?? [])
+        return configuration
     }
 
     private func readAdmin(dataPlane: ListenAddress) -> AdminConfiguration? {

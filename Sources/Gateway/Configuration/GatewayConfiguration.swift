@@ -27,6 +27,8 @@ package struct GatewayConfiguration: Sendable {
     /// Event loops of the data plane, 1 to ``eventLoopsMax``.
     package var eventLoops: Int
     package var accessLog: AccessLogDestination
+    /// Files that were read for this configuration, besides its own: a changed one asks for a reload.
+    package var filesRead: [String] = []
     /// What is allowed but probably not meant, each `file:line: key: what`.
     package var warnings: [String]
 

@@ -4,6 +4,9 @@ import Routing
 final class NodeAuthorities {
     private var read: [String?: Result<NodeTrust, UnitFailure>] = [:]
 
+    /// The bundles that were read.
+    var files: [String] { read.keys.compactMap(\.self).sorted() }
+
     /// - Parameter file: The bundle's path; nil for the system's authorities.
     func trust(_ file: String?) throws(UnitFailure) -> NodeTrust {
         if let known = read[file] { return try known.get() }

@@ -137,10 +137,8 @@ package final class GatewayServer: Sendable {
         }
     }
 
-    /// Files besides the configuration whose change asks for a reload: the certificate and its key.
-    package var watchedFiles: [String] {
-        published.withLock { $0.configuration.listener.tls }.map { [$0.certificateFile, $0.keyFile] } ?? []
-    }
+    /// Files besides the configuration whose change asks for a reload.
+    package var watchedFiles: [String] { published.withLock { $0.configuration.filesRead } }
 
     /// After the file was moved away by whoever rotates logs.
     package func reopenAccessLog() {

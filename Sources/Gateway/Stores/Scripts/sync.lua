@@ -247,8 +247,16 @@ if status ~= 0 then
     if lent < 0 then lent = 0 end
 end
 local asked = tonumber(ARGV[6])
+-- A gateway that does not know how much of its journal is applied counts charges in its floor that are paid: of such a
+-- floor, what there is and what it was lent before cover all that it can owe, and more would lend what is not there.
+local honoured = asked
+if applied > first + charges - 1 then
+    local cover = lent - charged
+    if cover < available then cover = available end
+    if cover < honoured then honoured = cover end
+end
 local reply = { status, applied, lent, bal, available, 0, now }
-local own, ownKeys, ownTotal, granted, running = {}, {}, 0, 0, asked
+local own, ownKeys, ownTotal, granted, running = {}, {}, 0, 0, honoured
 
 local slotsKey = prefix .. 's'
 local expired
@@ -447,7 +455,7 @@ local want = tonumber(ARGV[8]) + running - asked
 if want > available then want = available end
 lent = running > want and running or want
 reply[3] = lent
-reply[6] = asked > available and 1 or 0
+reply[6] = honoured > available and 1 or 0
 call('HSET', account, 'bal', format('%.0f', bal), 'now', format('%.0f', now), 'lent', format('%.0f', others + lent),
     'q:' .. S, format('%.0f', applied), 'l:' .. S, format('%s %s %.0f', ARGV[3], ARGV[4], lent),
     'o:' .. S, format('%.0f %.0f', running, ARGV[7] + granted))
