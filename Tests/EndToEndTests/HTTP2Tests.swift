@@ -10,6 +10,8 @@ import Testing
     private static let maySendSecond = DispatchSemaphore(value: 0)
     private static let hungUpAt = Mutex<MonotonicTime?>(nil)
     private static let flooded = Atomic<Int>(0)
+    /// The node's end of the connection that it floods, until it is through.
+    private static let flooding = Mutex<ScriptedNode.Peer?>(nil)
     private static let uploaded = Atomic<Int>(0)
     private static let floodEvents = 640
     private static let floodEventBytes = 64 << 10
@@ -78,6 +80,8 @@ import Testing
             { peer in
                 _ = peer.readBody()
                 peer.write(ScriptedNode.streamHead)
+                flooding.withLock { $0 = peer }
+                defer { flooding.withLock { $0 = nil } }
                 let text = String(repeating: "x", count: floodEventBytes)
                 for _ in 0..<floodEvents {
                     guard peer.write(peer.event(ScriptedNode.content(text))) else { return }
@@ -277,15 +281,15 @@ import Testing
             _ = try wire.head(1)
             return wire
         }
-        // What the node could send before its socket was full: far from all of it, and no more as time goes by.
-        var before = -1
-        try await until("the node to stand still", within: .seconds(20)) {
-            let now = Self.flooded.load(ordering: .relaxed)
-            defer { before = now }
-            try await Task.sleep(for: .milliseconds(300))
-            return now == before && now > 0
+        // Its socket is full and stays so while the gateway's one loop serves others: a loop that read this node, too,
+        // would have read it between two of their answers.
+        try await until("the node to stand still", within: .seconds(60)) {
+            let before = Self.flooded.load(ordering: .relaxed)
+            guard let node = Self.flooding.withLock({ $0 }), !node.isWritable else { return before == Self.floodEvents }
+            try await Self.serveOthers(port: port, key: key)
+            return !node.isWritable && Self.flooded.load(ordering: .relaxed) == before
         }
-        #expect(before * Self.floodEventBytes < total / 2)
+        #expect(Self.flooded.load(ordering: .relaxed) * Self.floodEventBytes < total / 2)
         let received = try await blocking {
             wire.opensWindows = true
             try wire.openWindow(0, by: 1 << 20)
@@ -299,6 +303,68 @@ import Testing
         }
         #expect(received > total)
         #expect(try await customer.onlySettle().completion == Self.floodEvents)
+    }
+
+    /// Requests one after the other, on a connection of their own.
+    private static func serveOthers(port: Int, key: String) async throws {
+        try await blocking {
+            let wire = try H2Wire(port: port)
+            for stream in stride(from: UInt32(1), to: 41, by: 2) {
+                try wire.send(stream, .get("/v1/models", key: key))
+                guard try wire.response(stream).status == 200 else { throw NotInTime("an answer beside the flood") }
+            }
+        }
+    }
+
+    @Test func aBodyNeedsNoLength() async throws {
+        let (gateway, customer) = try await shared()
+        let ask = Ask.chat("fast", key: customer.key, tokens: 3)
+        let body = try #require(ask.body)
+        var head = ask.with("content-type", "application/json")
+        head.body = nil
+        let bodiless = head
+        let (told, untold) = try await http2(gateway) { wire in
+            try wire.send(1, ask.with("content-length", "\(body.count)"))
+            let told = try wire.response(1)
+            // The end comes with the last data, or in a frame of its own; the data in one piece or in many.
+            try wire.send(3, ask)
+            try wire.send(try wire.request(5, bodiless, endsStream: false) + H2Wire.data(5, body, endsStream: false))
+            try wire.send(H2Wire.data(5, [], endsStream: true))
+            try wire.send(try wire.request(7, bodiless, endsStream: false))
+            for byte in body { try wire.send(H2Wire.data(7, [byte], endsStream: false)) }
+            try wire.send(H2Wire.data(7, [], endsStream: true))
+            return (told, try [3, 5, 7].map { try wire.response($0) })
+        }
+        for answer in [told] + untold {
+            #expect(answer.status == 200)
+            #expect(try answer.json()["usage"] == told.json()["usage"])
+        }
+        _ = try await customer.books(settles: 4)
+    }
+
+    @Test func noBodyAtAllIsRefusedAsAnEmptyOneOfHTTP11Is() async throws {
+        let (gateway, customer) = try await shared()
+        var head = Ask.post("/v1/chat/completions", "", key: customer.key).with("content-type", "application/json")
+        head.body = nil
+        let ask = head
+        // Of HTTP/1.1, over the same TLS.
+        let plain = try await run([
+            "curl", "-sk", "--http1.1", "-w", "\n%{response_code}", "-H", "authorization: Bearer \(customer.key)", "-H",
+            "content-type: application/json", "-H", "content-length: 0", "-X", "POST",
+            "https://127.0.0.1:\(gateway.port)/v1/chat/completions",
+        ])
+        let answers = try await http2(gateway) { wire in
+            try wire.send(1, ask)
+            try wire.send(3, ask.with("content-length", "0"))
+            try wire.send(try wire.request(5, ask, endsStream: false) + H2Wire.data(5, [], endsStream: true))
+            return try [1, 3, 5].map { try wire.response($0) }
+        }
+        for answer in answers {
+            #expect(answer.status == 400)
+            #expect(answer.errorCode == "invalid_json")
+            #expect("\(answer.text)\n\(answer.status)" == plain.output)
+        }
+        try await customer.expectNoCharge()
     }
 
     @Test func aLargeUploadPassesThroughTheWindows() async throws {
