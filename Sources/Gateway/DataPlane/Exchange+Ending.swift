@@ -159,8 +159,9 @@ extension Exchange {
         if failure.code == .methodNotAllowed, case .methodNotAllowed(let allow) = incoming?.route {
             head.extra.append((name: "allow", value: allow))
         }
-        // The rest of the body is not wanted: say that the connection ends with this answer.
-        if !isBodyComplete { writer.closeAfterAnswer() }
+        // The rest of the body is not wanted, or a proxy in front may have read the head otherwise, whatever else is wrong
+        // with it: say that the connection ends with this answer.
+        if !isBodyComplete || incoming?.defect?.code == .malformedRequest { writer.closeAfterAnswer() }
         let rendered =
             nodeError ?? ErrorEnvelope.render(failure, dialect: dialect, requestID: requestID.description)
         writer.writeAnswer(head, body: ByteBuffer(bytes: rendered))
