@@ -62,7 +62,7 @@ import Testing
             return try await group.reduce(0, +)
         }
         // It measures something: not all of them are refused.
-        #expect(served > count / 20)
+        #expect(served > count / 40)
         #expect(try await gateway.gauge("tollgate_illegal_events_total") == 0)
     }
 
@@ -115,10 +115,15 @@ import Testing
     }
 
     /// The same without what `SmugglingTests.laxer` lists (tabs before values, odd hosts), and without a second
-    /// `Authorization` (a 401 here) or `Expect`, for which nginx has a 400. Nil where there is none of it.
+    /// `Authorization` (a 401 here) or `Expect`, for which nginx has a 400; and without a Connection field in which only
+    /// nginx, which looks for the letters anywhere in it, finds `close`. Nil where there is none of it.
     private static func plain(_ bytes: [UInt8]) -> [UInt8]? {
         var plain = replacing(Array(":\t".utf8), in: bytes) { _ in Array(": ".utf8) }
         plain = replacing(Array("\nHost:".utf8), in: plain) { _ in Array("\nHost: gateway\r\nX:".utf8) }
+        plain = replacing(Array("\nConnection:".utf8), in: plain) { found in
+            let line = plain[found.upperBound...].prefix { $0 != 0x0D && $0 != 0x0A }
+            return Array((line.elementsEqual(" close".utf8) ? "\nConnection:" : "\nX:").utf8)
+        }
         for name in ["\nAuthorization:", "\nExpect:"].map({ Array($0.utf8) }) {
             let headEnd = plain.firstRange(of: Array("\r\n\r\n".utf8))?.lowerBound ?? plain.count
             guard let first = plain.firstRange(of: name) else { continue }

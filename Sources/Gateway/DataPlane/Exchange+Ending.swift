@@ -154,6 +154,7 @@ extension Exchange {
         let upstreamStatus = upstreamHead?.status
         let status = ErrorEnvelope.status(of: failure.code, upstream: upstreamStatus)
         answerStatus = status
+        assert(endpoint?.canEnd(with: failure.code) != false, "\(failure.code) is not described for \(endpoint as Any)")
         var head = answerHead(status: status, contentType: "application/json")
         head.extra += ErrorEnvelope.headers(for: failure)
         if failure.code == .methodNotAllowed, case .methodNotAllowed(let allow) = incoming?.route {
