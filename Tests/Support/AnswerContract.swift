@@ -38,7 +38,8 @@ package struct AnswerContract {
         guard let responses = root["paths"]?[path]?[method.lowercased()]?["responses"] else {
             return ["\(method) \(path) is not described"]
         }
-        guard let found = responses["\(answer.status)"] ?? responses["\(answer.status / 100)XX"] else {
+        func described(_ status: String) -> Node? { responses.mapping?.first { $0.key.string == status }?.value }
+        guard let found = described("\(answer.status)") ?? described("\(answer.status / 100)XX") else {
             return ["\(answer.status) is not described"]
         }
         let response = resolved(found)

@@ -84,8 +84,8 @@ struct SmugglingMutator {
     ]
 
     private static let blanks: [[UInt8]] = [
-        [0x20], [0x09], [0x0B], [0x0C], [0x0D], [0x0A], [0x00], [0xA0], [0x85], [0xFF], [0x20, 0x20], [0x0D, 0x0A, 0x20],
-        [0x0D, 0x0A, 0x09], [0x0A, 0x20], [0x0D, 0x0D],
+        [0x20], [0x09], [0x0B], [0x0C], [0x0D], [0x0A], [0x00], [0xA0], [0x85], [0xFF], [0x20, 0x20],
+        [0x0D, 0x0A, 0x20], [0x0D, 0x0A, 0x09], [0x0A, 0x20], [0x0D, 0x0D],
     ]
 
     /// At the line's ends, or on one side of its colon.
@@ -114,7 +114,9 @@ struct SmugglingMutator {
         "/v1/chat/completions\t", "/v1/chat/completions\u{0}", "/v1/chat/completions%00", "\\v1\\chat\\completions",
         "/v1/chat/completions?a b", "/v1/chat/completions ?", "/v1/models",
     ]
-    private static let methods = ["POST", "GET", "PUT", "HEAD", "OPTIONS", "post", "POST\0", "TRACE", "CONNECT", "P OST"]
+    private static let methods = [
+        "POST", "GET", "PUT", "HEAD", "OPTIONS", "post", "POST\0", "TRACE", "CONNECT", "P OST",
+    ]
     private static let versions = [
         "HTTP/1.1", "HTTP/1.0", "HTTP/1.1 ", " HTTP/1.1", "HTTP/01.1", "HTTP/1.01", "HTTP/1.9", "HTTP/2", "http/1.1",
         "HTTP/1.1\t", "HTTP /1.1", "HTTP/1,1", "", "HTTP/1.\u{661}",
@@ -150,13 +152,15 @@ struct SmugglingMutator {
         let made = [
             text.uppercased(), "0\(text)", "000000000000000\(text)", "\(text);a=b", "\(text) ;a", "\(text);\"\r\n\"",
             "\(text);a\n", "\(text) ", "\(text)\t", " \(text)", "+\(text)", "-\(text)", "0x\(text)", "\(text)h",
-            String(size + 1, radix: 16), String(max(0, size - 1), radix: 16), "1\(String(repeating: "0", count: 15))\(text)",
+            String(size + 1, radix: 16), String(max(0, size - 1), radix: 16), "1000000000000000\(text)",
             "\(text)\n", "\(text)\r", "\(text)\0", "\(text),", "", "\(text)\r\n\r\n", "\(text);\u{E9}", "\(text)\u{B}",
         ]
         bytes.replaceSubrange(place, with: Array(pick(made).utf8))
     }
 
-    private static let oddBytes: [UInt8] = [0x00, 0x01, 0x09, 0x0A, 0x0B, 0x0D, 0x20, 0x22, 0x2C, 0x3A, 0x3B, 0x7F, 0x80, 0xFF]
+    private static let oddBytes: [UInt8] = [
+        0x00, 0x01, 0x09, 0x0A, 0x0B, 0x0D, 0x20, 0x22, 0x2C, 0x3A, 0x3B, 0x7F, 0x80, 0xFF,
+    ]
 
     private mutating func changeByte(_ bytes: inout [UInt8]) {
         guard !bytes.isEmpty else { return }
