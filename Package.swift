@@ -92,7 +92,7 @@ let package = Package(
         // Tests.
         .target(
             name: "Support",
-            dependencies: ["Domain", "Billing"],
+            dependencies: ["Domain", "Billing", "JSON", .product(name: "Yams", package: "Yams")],
             path: "Tests/Support",
             swiftSettings: strict
         ),

@@ -309,6 +309,8 @@ import Testing
         #expect(answer.status == 503)
         #expect(answer.errorCode == "overloaded")
         #expect(answer.header("retry-after-ms") == "1000")
+        let contract = try await gateway.contract()
+        #expect(contract.violations("POST", "/v1/chat/completions", answer.asSent) == [])
         let served = try await blocking {
             try first.send(firstRest)
             return try first.response()
@@ -316,6 +318,57 @@ import Testing
         #expect(served.status == 200)
         _ = try await customer.onlySettle()
         #expect(try await gateway.gauge("tollgate_buffered_bytes") == 0)
+    }
+
+    /// Several at once, of which only the first fits, and each endpoint's own form of the answer.
+    @Test func everyBodyThatFindsNoMemoryIsRefusedAsDescribed() async throws {
+        let small = try await SmallGateway.withSmallSizes()
+        let gateway = small.gateway
+        let customer = try await Customer.create(on: gateway)
+        let contract = try await gateway.contract()
+        let (first, firstRest) = try Self.halfSent(gateway, customer, bytes: 60_000)
+        try await until("the first body's bytes in memory") {
+            try await gateway.gauge("tollgate_buffered_bytes") >= 50_000
+        }
+        let paths = contract.paths.filter { contract.methods(of: $0) == ["POST"] }
+        #expect(paths.count == 9)
+        let waiting = try paths.map { path in
+            var ask = Ask.chat("m", key: customer.key, tokens: 1, prompt: String(repeating: "x", count: 60_000))
+            ask.path = path
+            let wire = try gateway.connect()
+            try wire.send(Array(ask.bytes.dropLast(10_000)))
+            return (path, wire)
+        }
+        for (path, wire) in waiting {
+            let answer = try await blocking { try wire.response() }
+            #expect(answer.status == 503, "\(path): \(answer.text)")
+            #expect(contract.violations("POST", path, answer.asSent) == [], "\(path): \(answer.text)")
+        }
+        let served = try await blocking {
+            try first.send(firstRest)
+            return try first.response()
+        }
+        #expect(served.status == 200)
+        _ = try await customer.onlySettle()
+        #expect(try await gateway.gauge("tollgate_buffered_bytes") == 0)
+    }
+
+    @Test func bodiesThatNoEndpointReadsAreBoundedAsDescribed() async throws {
+        let gateway = try await SmallGateway.withSmallSizes().gateway
+        let customer = try await Customer.create(on: gateway)
+        let contract = try await gateway.contract()
+        for path in contract.paths where contract.methods(of: path) == ["GET"] {
+            let target = path.replacingOccurrences(of: "{id}", with: "m")
+            let ask = Ask.get(target, key: customer.key)
+            var large = ask
+            large.body = [UInt8](repeating: 0x20, count: SmallGateway.bodyBytes + 1)
+            for (asked, status) in [(ask, 200), (ask.with("Content-Encoding", "gzip"), 415), (large, 413)] {
+                let answer = try await gateway.ask(asked)
+                #expect(answer.status == status, "\(path): \(answer.text)")
+                #expect(contract.violations("GET", path, answer.asSent) == [], "\(path) \(status)")
+            }
+        }
+        try await customer.expectNoCharge()
     }
 
     /// A connection with all but the last 10,000 bytes of a request sent, and these.

@@ -149,6 +149,28 @@ import Testing
         #expect(plain.header("vary") == "origin")
     }
 
+    /// As `openapi.yaml` says in its description.
+    @Test func everyDescribedPathAnswersPreflights() async throws {
+        let (gateway, _) = try await Self.proxied.value
+        let contract = try await gateway.contract()
+        #expect(contract.paths.count == 12)
+        for path in contract.paths {
+            let target = path.replacingOccurrences(of: "{id}", with: "fast")
+            let ask = Ask(method: "OPTIONS", path: target).with("Origin", "https://app.example")
+            let answer = try await gateway.ask(
+                ask.with("Access-Control-Request-Method", "POST")
+                    .with("Access-Control-Request-Headers", "authorization"))
+            #expect(answer.status == 204, "\(path)")
+            #expect(answer.body.isEmpty)
+            #expect(answer.header("access-control-allow-origin") == "https://app.example")
+            #expect(answer.header("access-control-allow-methods") == contract.methods(of: path).joined(separator: ", "))
+            #expect(answer.header("access-control-allow-headers") == "authorization")
+            #expect(Int(answer.header("access-control-max-age") ?? "") ?? 0 > 0)
+            // Without the method that it is about it is no preflight.
+            #expect(try await gateway.ask(ask).status == 405, "\(path)")
+        }
+    }
+
     @Test func withoutCORSOptionsStays405() async throws {
         let gateway = try await SharedGateway.get().gateway
         let answer = try await gateway.ask(

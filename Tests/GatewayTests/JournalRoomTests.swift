@@ -1,5 +1,6 @@
 import Billing
 import Domain
+import Foundation
 import Glibc
 import Synchronization
 import Testing
@@ -193,6 +194,42 @@ import Testing
         journal.appendRelease(RequestID(high: 5, low: 1))
         journal.collect()
         #expect(directory.segments.first?.hasSuffix(JournalSegment.fileName(1)) == false)
+    }
+
+    /// Two rounds at once: what the second closes, the first is about to sync.
+    @Test func aRoundWaitsForTheOneThatIsUnderWay() throws {
+        let directory = JournalTestDirectory()
+        let files = HookedFiles()
+        let journal = try JournalFixture.journal(directory, segmentBytes: Self.segment, files: files)
+        defer { journal.close() }
+        // Until the thread has made the next segment: from here on a record can end this one.
+        var sequence: Int64 = 0
+        func append() throws {
+            sequence += 1
+            try JournalFixture.append(JournalFixture.charge(sequence), to: journal)
+        }
+        while journal.state.withLock({ $0.next == nil }) { try append() }
+        let reached = DispatchSemaphore(value: 0)
+        let mayGoOn = DispatchSemaphore(value: 0)
+        files.beforeNextSync {
+            reached.signal()
+            mayGoOn.wait()
+        }
+        try append()
+        reached.wait()
+        let number = journal.state.withLock { $0.segment.number }
+        while journal.state.withLock({ $0.segment.number == number }) { try append() }
+        let other = DispatchSemaphore(value: 0)
+        Thread.detachNewThread {
+            _ = journal.syncRound()
+            other.signal()
+        }
+        // It ends only after the first one: as long as one may wait for what must not come.
+        let hasEnded = other.wait(timeout: .now() + .milliseconds(200)) == .success
+        #expect(!hasEnded)
+        mayGoOn.signal()
+        if !hasEnded { other.wait() }
+        #expect(journal.isHealthy)
     }
 
     @Test func appendCostsLittleBesidesItsSystemCall() throws {

@@ -115,6 +115,33 @@ final class LimitedFiles: JournalFiles {
     func remove(_ path: String) -> Int32 { system.remove(path) }
 }
 
+/// Real files, with something that happens before a sync.
+final class HookedFiles: JournalFiles {
+    private let system = SystemJournalFiles()
+    private let hook = Mutex<(@Sendable () -> Void)?>(nil)
+
+    /// Calls `hook` before the next sync, once.
+    func beforeNextSync(_ hook: @escaping @Sendable () -> Void) { self.hook.withLock { $0 = hook } }
+
+    func create(_ path: String, bytes: Int) throws(JournalFailure) -> Int32 { try system.create(path, bytes: bytes) }
+    func close(_ file: Int32) { system.close(file) }
+    func write(_ file: Int32, _ bytes: UnsafeRawBufferPointer, at offset: Int) -> Int32 {
+        system.write(file, bytes, at: offset)
+    }
+
+    func sync(_ file: Int32) -> Int32 {
+        let hook = hook.withLock { hook in
+            defer { hook = nil }
+            return hook
+        }
+        hook?()
+        return system.sync(file)
+    }
+
+    func truncate(_ file: Int32, bytes: Int) -> Int32 { system.truncate(file, bytes: bytes) }
+    func remove(_ path: String) -> Int32 { system.remove(path) }
+}
+
 /// Real files that are never synced, for tests that start hundreds of journals.
 struct UnsyncedFiles: JournalFiles {
     func create(_ path: String, bytes: Int) throws(JournalFailure) -> Int32 {

@@ -1,4 +1,5 @@
 import Domain
+import Foundation
 import Gateway
 import OpenAIProtocol
 import Testing
@@ -51,31 +52,14 @@ struct OpenAPIDocumentTests {
         #expect(described == Set(served))
     }
 
-    /// The failures that an endpoint can end with.
-    private func failures(_ endpoint: Endpoint) -> Set<Failure.Code> {
-        // Of every head and connection.
-        var codes: Set<Failure.Code> = [
-            .malformedRequest, .methodNotAllowed, .headersTooLarge, .requestTimeout, .internalError, .draining,
-        ]
-        if !endpoint.descriptor.isPublic {
-            codes.formUnion([
-                .missingKey, .invalidKey, .failedKeyLimit, .keyStoreUnavailable, .orgSuspended, .modelNotFound,
-            ])
-        }
-        if endpoint.isInference { codes = Set(Failure.Code.allCases).subtracting([.clientClosed]) }
-        return codes
-    }
-
     @Test(arguments: Endpoint.allCases)
     func everyStatusIsDescribed(endpoint: Endpoint) throws {
         let responses = try #require(operation(endpoint)?["responses"]?.mapping)
-        var expected = Set(
-            failures(endpoint).filter { $0 != .upstreamRejected }.map { "\(ErrorEnvelope.status(of: $0))" })
+        let codes = Failure.Code.allCases.filter(endpoint.canEnd(with:))
+        var expected = Set(codes.filter { $0 != .upstreamRejected }.map { "\(ErrorEnvelope.status(of: $0))" })
         expected.insert("200")
         // What a node says of a request goes on under the node's own status.
         if endpoint.isInference { expected.insert("4XX") }
-        // The list is never missing; the path of one that is may be.
-        if endpoint == .description { expected.remove("404") }
         #expect(Set(responses.keys.compactMap(\.string)) == expected)
         for (status, response) in responses {
             let content = try #require(try resolved(response)?["content"]?.mapping)
@@ -117,6 +101,26 @@ struct OpenAPIDocumentTests {
         let listed = root["components"]?["schemas"]?["ErrorObject"]?["properties"]?["code"]?["examples"]?.array() ?? []
         let codes = Failure.Code.allCases.filter { $0 != .clientClosed }.map { ErrorEnvelope.code(of: $0) }
         #expect(Set(listed.compactMap(\.string)) == Set(codes))
+    }
+
+    /// Every code is made somewhere besides the tables, and every code but two somewhere at an endpoint.
+    @Test func everyCodeCanHappen() throws {
+        let tables: Set = ["Failure.swift", "FailureReach.swift", "ErrorEnvelope.swift", "ErrorDescription.swift"]
+        let here = URL(filePath: #filePath).deletingLastPathComponent()
+        let sources = here.appending(path: "../../Sources").standardized
+        let files = FileManager.default.enumerator(at: sources, includingPropertiesForKeys: nil)
+        var text = ""
+        for case let file as URL in try #require(files)
+        where file.pathExtension == "swift" && !tables.contains(file.lastPathComponent) {
+            text += try String(contentsOf: file, encoding: .utf8)
+        }
+        let made = Set(
+            text.matches(of: /(?:(?:Failure|self\.init)\(\s*|code = )\.([a-zA-Z]+)/).map { String($0.1) })
+        for code in Failure.Code.allCases {
+            #expect(made.contains("\(code)"), "nothing ends with \(code)")
+            let isAnEndpoints = code != .routeNotFound && code != .clientClosed
+            #expect(Endpoint.allCases.contains { $0.canEnd(with: code) } == isAnEndpoints, "\(code)")
+        }
     }
 
     @Test func onlyTheDocumentNeedsNoKey() throws {

@@ -58,25 +58,10 @@ struct UpstreamPoolTests {
         }
     }
 
-    @Test func requestOnAStaleConnectionIsSentAgainOnceAndUnseen() async throws {
+    @Test(arguments: [true, false])
+    func requestOnAStaleConnectionIsSentAgainOnceAndUnseen(isInOrder: Bool) async throws {
         try await withNode { harness, node in
-            let first = UpstreamTestDelegate()
-            _ = try await harness.dispatch(first)
-            let stale = try await node.accept()
-            _ = try await stale.readRequest()
-            try await stale.write(hello)
-            #expect(await first.outcome() == helloOutcome)
-
-            let second = UpstreamTestDelegate()
-            let call = try await harness.dispatch(second, path: "/again", body: "the body")
-            let request = try await stale.readRequest()
-            try await stale.close()
-            let fresh = try await node.accept()
-            #expect(try await fresh.readRequest() == request)
-            try await fresh.write(hello)
-            #expect(await second.outcome() == helloOutcome)
-            #expect(try await harness.run { _ in call.value.wasSentAgain })
-            #expect(try await harness.run { $0.sentAgainCount } == 1)
+            try await expectStaleConnectionIsSentAgainOnce(harness, node, endsInOrder: isInOrder)
         }
     }
 

@@ -55,22 +55,7 @@ struct UpstreamTLSTests {
     /// In order is a close_notify, then the socket's end; the other is a node that died.
     @Test(arguments: [true, false]) func aKeptConnectionThatTheNodeClosesIsSentAgainOnce(isInOrder: Bool) async throws {
         try await withNode(tls: Self.tls()) { harness, node in
-            let first = UpstreamTestDelegate()
-            _ = try await harness.dispatch(first)
-            let stale = try await node.accept()
-            _ = try await stale.readRequest()
-            try await stale.write(hello)
-            #expect(await first.outcome() == helloOutcome)
-
-            let second = UpstreamTestDelegate()
-            let call = try await harness.dispatch(second, path: "/again", body: "the body")
-            let request = try await stale.readRequest()
-            if isInOrder { try await stale.close() } else { try await stale.reset() }
-            let fresh = try await node.accept()
-            #expect(try await fresh.readRequest() == request)
-            try await fresh.write(hello)
-            #expect(await second.outcome() == helloOutcome)
-            #expect(try await harness.run { _ in call.value.wasSentAgain })
+            try await expectStaleConnectionIsSentAgainOnce(harness, node, endsInOrder: isInOrder)
         }
     }
 

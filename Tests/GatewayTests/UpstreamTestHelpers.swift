@@ -9,6 +9,37 @@ func upstreamTestRequest(_ path: String) -> UpstreamRequest {
     return UpstreamRequest(head: ByteBuffer(string: head), body: ByteBuffer())
 }
 
+private let hello = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+private let helloOutcome: [UpstreamTestEvent] = [.started, .head(200), .body("hello"), .end]
+
+/// A kept connection closes with a request on it: the request goes out again, once and whole, on a fresh connection,
+/// and who asked sees nothing of it.
+///
+/// - Parameters:
+///   - harness: A pool that has not connected yet.
+///   - endsInOrder: The node closes; false resets, as a node that died does.
+func expectStaleConnectionIsSentAgainOnce(
+    _ harness: UpstreamTestHarness, _ node: UpstreamTestNode, endsInOrder: Bool
+) async throws {
+    let first = UpstreamTestDelegate()
+    _ = try await harness.dispatch(first)
+    let stale = try await node.accept()
+    _ = try await stale.readRequest()
+    try await stale.write(hello)
+    #expect(await first.outcome() == helloOutcome)
+
+    let second = UpstreamTestDelegate()
+    let call = try await harness.dispatch(second, path: "/again", body: "the body")
+    let request = try await stale.readRequest()
+    if endsInOrder { try await stale.close() } else { try await stale.reset() }
+    let fresh = try await node.accept()
+    #expect(try await fresh.readRequest() == request)
+    try await fresh.write(hello)
+    #expect(await second.outcome() == helloOutcome)
+    #expect(try await harness.run { _ in call.value.wasSentAgain })
+    #expect(try await harness.run { [$0.sentAgainCount, $0.connectCount] } == [1, 2])
+}
+
 /// Starts the next request from within the end of its own.
 final class UpstreamChainingDelegate: UpstreamDelegate, Sendable {
     let pool: NIOLoopBound<UpstreamPool>

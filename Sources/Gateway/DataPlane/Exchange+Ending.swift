@@ -154,13 +154,15 @@ extension Exchange {
         let upstreamStatus = upstreamHead?.status
         let status = ErrorEnvelope.status(of: failure.code, upstream: upstreamStatus)
         answerStatus = status
+        assert(endpoint?.canEnd(with: failure.code) != false, "\(failure.code) is not described for \(endpoint as Any)")
         var head = answerHead(status: status, contentType: "application/json")
         head.extra += ErrorEnvelope.headers(for: failure)
         if failure.code == .methodNotAllowed, case .methodNotAllowed(_, let allow) = incoming?.route {
             head.extra.append((name: "allow", value: allow))
         }
-        // The rest of the body is not wanted: say that the connection ends with this answer.
-        if !isBodyComplete { writer.closeAfterAnswer() }
+        // The rest of the body is not wanted, or a proxy in front may have read the head otherwise, whatever else is wrong
+        // with it: say that the connection ends with this answer.
+        if !isBodyComplete || incoming?.defect?.code == .malformedRequest { writer.closeAfterAnswer() }
         let rendered =
             nodeError ?? ErrorEnvelope.render(failure, dialect: dialect, requestID: requestID.description)
         writer.writeAnswer(head, body: ByteBuffer(bytes: rendered))

@@ -25,7 +25,7 @@ package final class LoopContext {
 
     private var pools: [NodeID: UpstreamPool] = [:]
     private var connections: [ObjectIdentifier: any ClientConnection] = [:]
-    private var running: [ObjectIdentifier: Exchange] = [:]
+    private(set) var running: [ObjectIdentifier: Exchange] = [:]
     private var cacheSalts: [OrgID: String] = [:]
 
     package init(

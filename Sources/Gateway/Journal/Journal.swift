@@ -74,6 +74,8 @@ package final class Journal: Sendable {
     let durable = JournalGate()
     /// Raised once the thread has ended.
     let ended = JournalGate()
+    /// One round at a time: a round closes the files of ended segments, which another may be about to sync.
+    let rounds = Mutex<Void>(())
     private let healthy = Atomic<Bool>(true)
     private let appliedSource = Mutex<(@Sendable (OrgID) -> Int64?)?>(nil)
 

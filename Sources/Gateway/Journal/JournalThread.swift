@@ -66,6 +66,10 @@ extension Journal {
 
     /// Syncs what was written since the last round.
     func syncRound() -> (wroteAny: Bool, isClosed: Bool) {
+        rounds.withLock { _ in syncOnce() }
+    }
+
+    private func syncOnce() -> (wroteAny: Bool, isClosed: Bool) {
         let (file, segment, ending, position, isDirty, isClosed) = state.withLock { state in
             defer {
                 state.ending.removeAll()

@@ -16,6 +16,8 @@ class Contract:
         self.document = yaml.safe_load(FILE.read_text())
         # Statuses that were seen and found described, by operation: for a look at what the suite covers.
         self.seen: set[tuple[str, int]] = set()
+        # Where in the document a property of an answer is described that an answer really had.
+        self.carried: set[str] = set()
 
     def check(self, response) -> None:
         """An event hook of the HTTP client. Leaves streams unread."""
@@ -24,7 +26,9 @@ class Contract:
         if operation is None:
             assert response.status_code in (404, 405), f"{response.request.url} is served and not described"
             response.read()
-            return self._validate(response.json(), {"$ref": "#/components/schemas/Error"})
+            error = {"$ref": "#/components/schemas/Error"}
+            self._note(response.json(), error, "")
+            return self._validate(response.json(), error)
         described = operation["responses"]
         status = str(response.status_code)
         answer = self._resolve(described.get(status) or described[f"{status[0]}XX"])
@@ -34,6 +38,7 @@ class Contract:
         if content_type == "application/json":
             response.read()
             self._validate(response.json(), schema)
+            self._note(response.json(), schema, content_type)
         if response.status_code == 200 and "requestBody" in operation:
             body = json.loads(response.request.content)
             assert (content_type == "text/event-stream") == bool(body.get("stream"))
@@ -65,3 +70,45 @@ class Contract:
 
     def _validate(self, value, schema: dict) -> None:
         jsonschema.Draft202012Validator({**schema, "components": self.document["components"]}).validate(value)
+
+    # Properties of answers.
+
+    def described(self) -> set[str]:
+        """Every property that the document gives to an answer in JSON: `Usage.total_tokens`, `Model.id`."""
+        found: set[str] = set()
+        for path in self.document["paths"].values():
+            for operation in path.values():
+                for response in operation["responses"].values():
+                    content = self._resolve(response)["content"]
+                    if "application/json" in content:
+                        self._walk(content["application/json"]["schema"], "", found)
+        return found
+
+    def _parts(self, schema: dict, place: str):
+        """The schemas that one stands for, with the name that their properties go under."""
+        if "$ref" in schema:
+            place = schema["$ref"].rsplit("/", 1)[1]
+            schema = self._resolve(schema)
+        yield schema, place
+        for word in ("allOf", "anyOf", "oneOf"):
+            for part in schema.get(word, ()):
+                yield from self._parts(part, place)
+
+    def _walk(self, schema: dict, place: str, found: set[str]) -> None:
+        for part, at in self._parts(schema, place):
+            for name, inner in part.get("properties", {}).items():
+                found.add(f"{at}.{name}")
+                self._walk(inner, f"{at}.{name}", found)
+            if "items" in part:
+                self._walk(part["items"], at, found)
+
+    def _note(self, value, schema: dict, place: str) -> None:
+        for part, at in self._parts(schema, place):
+            if isinstance(value, dict):
+                for name, inner in part.get("properties", {}).items():
+                    if name in value:
+                        self.carried.add(f"{at}.{name}")
+                        self._note(value[name], inner, f"{at}.{name}")
+            if isinstance(value, list) and "items" in part:
+                for element in value:
+                    self._note(element, part["items"], at)

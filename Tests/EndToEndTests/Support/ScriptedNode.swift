@@ -32,6 +32,12 @@ final class ScriptedNode: Sendable {
             return true
         }
 
+        /// Whether the kernel would take more: false while it holds what the gateway does not read.
+        var isWritable: Bool {
+            var set = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+            return poll(&set, 1, 0) > 0
+        }
+
         /// Reads what is there.
         /// - Returns: Nothing at the connection's end.
         func read(atMost count: Int = 65_536) -> [UInt8] {
