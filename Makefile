@@ -36,8 +36,10 @@ quick: packages
 lint:
 	$(SWIFT) format lint --strict --parallel --recursive Package.swift Sources Tests
 
-fuzz: packages
+fuzz: test-packages
 	@scripts/fuzz.sh $(SECONDS) $(ARGS)
+	TOLLGATE_SMUGGLING_SEED=$${RANDOM} TOLLGATE_SMUGGLING_MUTATIONS=$$((20 * $(SECONDS))) \
+		$(SWIFT) test --filter SmugglingMutationTests
 
 bench: bench-packages build
 	@python3 Benchmarks/bench.py $(ARGS)

@@ -15,10 +15,10 @@ extension Endpoint {
         case .routeNotFound, .clientClosed: false
         case .lengthRequired: descriptor.method == "POST"
         case .missingKey, .invalidKey, .failedKeyLimit, .keyStoreUnavailable, .orgSuspended: !descriptor.isPublic
-        case .modelNotFound: isInference || descriptor.takesArgument
+        case .modelNotFound, .noCapacity: isInference || descriptor.takesArgument
         case .overloadedBuffers, .invalidJSON, .invalidRequest, .requestTooLargeForLimit, .rateLimitRequests,
-            .rateLimitTokens, .rateLimitConcurrency, .insufficientQuota, .storeUnavailable, .noCapacity,
-            .upstreamRejected, .upstreamInvalid, .upstreamUnavailable, .upstreamTimeout:
+            .rateLimitTokens, .rateLimitConcurrency, .insufficientQuota, .storeUnavailable, .upstreamRejected,
+            .upstreamInvalid, .upstreamUnavailable, .upstreamTimeout:
             isInference
         case .contextLengthExceeded, .journalUnavailable: isInference && descriptor.isCharged
         }

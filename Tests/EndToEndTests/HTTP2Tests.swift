@@ -15,6 +15,8 @@ import Testing
     private static let uploaded = Atomic<Int>(0)
     private static let floodEvents = 640
     private static let floodEventBytes = 64 << 10
+    /// No token is longer than a kibibyte, so a node that was asked for fewer would be stopped.
+    private static let floodTokens = floodEvents * 64
 
     private struct Secure: Sendable {
         let gateway: GatewayUnderTest
@@ -277,7 +279,7 @@ import Testing
         let wire = try await blocking {
             let wire = try H2Wire(port: port)
             wire.opensWindows = false
-            try wire.send(1, .chat("flood", key: key, stream: true, tokens: Self.floodEvents))
+            try wire.send(1, .chat("flood", key: key, stream: true, tokens: Self.floodTokens))
             _ = try wire.head(1)
             return wire
         }

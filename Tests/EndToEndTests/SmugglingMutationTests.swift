@@ -5,7 +5,8 @@ import Testing
 /// The corpus of `SmugglingTests`, changed at random: what nginx holds back does not pass us, and what passes both is the
 /// same requests.
 ///
-/// A finding is to become a case of its own in `SmugglingCases.swift`. `TOLLGATE_SMUGGLING_SEED` repeats a run,
+/// The same mutations each time, so that a change is judged by what it changed; `make fuzz` tries others. A finding is to
+/// become a case of its own in `SmugglingCases.swift`. `TOLLGATE_SMUGGLING_SEED` repeats a run,
 /// `TOLLGATE_SMUGGLING_MUTATIONS` makes it longer.
 @Suite(.serialized) struct SmugglingMutationTests {
     static let mutations = 400
@@ -27,7 +28,7 @@ import Testing
     }
 
     @Test func noMutationPassesUsThatNginxHoldsBack() async throws {
-        let seed = Self.number("TOLLGATE_SMUGGLING_SEED") ?? .random(in: 0...UInt64(UInt32.max))
+        let seed = Self.number("TOLLGATE_SMUGGLING_SEED") ?? 2_026
         let count = Self.number("TOLLGATE_SMUGGLING_MUTATIONS").map(Int.init) ?? Self.mutations
         print("smuggling mutations: seed \(seed), \(count) of them; TOLLGATE_SMUGGLING_SEED=\(seed) repeats them")
         var plan = GatewayPlan()

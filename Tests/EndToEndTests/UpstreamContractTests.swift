@@ -14,6 +14,8 @@ import Testing
     /// Events of the flood, and bytes of text in each.
     private static let floodEvents = 640
     private static let floodEventBytes = 64 << 10
+    /// No token is longer than a kibibyte, so a node that was asked for fewer would be stopped.
+    private static let floodTokens = floodEvents * 64
 
     private struct Scripted: Sendable {
         let gateway: GatewayUnderTest
@@ -256,7 +258,7 @@ import Testing
         let (gateway, _, customer) = try await start()
         let wire = try gateway.connect(receiveBufferBytes: 16 << 10)
         let before = gateway.process.residentBytes
-        try wire.send(Ask.chat("flood", key: customer.key, stream: true, tokens: Self.floodEvents))
+        try wire.send(Ask.chat("flood", key: customer.key, stream: true, tokens: Self.floodTokens))
         // What the node can send stands still once every buffer between is full.
         var last = (bytes: -1, since: MonotonicTime.now())
         try await until("the node to be held back", within: .seconds(20)) {

@@ -82,16 +82,19 @@ private let table: [String: [Event: Machine.Action]] = [
         .expiredDelivered: exit(.nothing, .error(failure)),
     ],
     "receiving key": [
-        .bodyCompleted: .prepare, .refused: exit(.nothing, .error(failure)), .refusedTellingRates: .readRates, .clientClosed: exit(.nothing, .none),
+        .bodyCompleted: .prepare, .refused: exit(.nothing, .error(failure)), .refusedTellingRates: .readRates,
+        .clientClosed: exit(.nothing, .none),
         .expiredEmpty: exit(.nothing, .error(failure)), .expiredDelivered: exit(.nothing, .error(failure)),
     ],
     "receiving body": [
-        .keyAuthenticated: .prepare, .refused: exit(.nothing, .error(failure)), .refusedTellingRates: .readRates, .clientClosed: exit(.nothing, .none),
+        .keyAuthenticated: .prepare, .refused: exit(.nothing, .error(failure)), .refusedTellingRates: .readRates,
+        .clientClosed: exit(.nothing, .none),
         .expiredEmpty: exit(.nothing, .error(failure)), .expiredDelivered: exit(.nothing, .error(failure)),
     ],
     "preparing": [
         .prepared: .reserve, .answeredLocally: exit(.nothing, .completion),
-        .refused: exit(.nothing, .error(failure)), .refusedTellingRates: .readRates, .clientClosed: exit(.nothing, .none),
+        .refused: exit(.nothing, .error(failure)), .refusedTellingRates: .readRates,
+        .clientClosed: exit(.nothing, .none),
         .expiredEmpty: exit(.nothing, .error(failure)), .expiredDelivered: exit(.nothing, .error(failure)),
     ],
     "refusing": [
@@ -100,12 +103,14 @@ private let table: [String: [Event: Machine.Action]] = [
         .expiredEmpty: exit(.nothing, .error(failure)), .expiredDelivered: exit(.nothing, .error(failure)),
     ],
     "reserving": [
-        .holdGranted: .route, .refused: exit(.nothing, .error(failure)), .refusedTellingRates: .readRates, .clientClosed: exit(.abandon, .none),
+        .holdGranted: .route, .refused: exit(.nothing, .error(failure)), .refusedTellingRates: .readRates,
+        .clientClosed: exit(.abandon, .none),
         .expiredEmpty: exit(.abandon, .error(failure)), .expiredDelivered: exit(.abandon, .error(failure)),
     ],
     "routing": [
         .dispatched: .none, .fallbackChosen: .exchangeHold,
-        .refused: exit(.release, .error(failure)), .refusedTellingRates: exit(.release, .error(failure)), .clientClosed: exit(.release, .none),
+        .refused: exit(.release, .error(failure)), .refusedTellingRates: exit(.release, .error(failure)),
+        .clientClosed: exit(.release, .none),
         .expiredEmpty: exit(.release, .error(failure)), .expiredDelivered: exit(.release, .error(failure)),
     ],
     "connecting": [
