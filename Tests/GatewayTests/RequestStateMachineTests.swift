@@ -76,7 +76,8 @@ private func exit(
 /// Every legal pair; a pair that is not here is illegal.
 private let table: [String: [Event: Machine.Action]] = [
     "receiving nothing": [
-        .keyAuthenticated: .none, .bodyCompleted: .none, .refused: exit(.nothing, .error(failure)), .refusedTellingRates: .readRates,
+        .keyAuthenticated: .none, .bodyCompleted: .none, .refused: exit(.nothing, .error(failure)),
+        .refusedTellingRates: .readRates,
         .preflightAnswered: exit(.nothing, .completion),
         .clientClosed: exit(.nothing, .none), .expiredEmpty: exit(.nothing, .error(failure)),
         .expiredDelivered: exit(.nothing, .error(failure)),
