@@ -47,6 +47,7 @@ let package = Package(
         .target(name: "Domain", swiftSettings: strict),
         .target(name: "JSON", dependencies: ["Domain"], swiftSettings: strict),
         .target(name: "OpenAIProtocol", dependencies: ["Domain", "JSON"], swiftSettings: strict),
+        .target(name: "Tokenization", dependencies: ["Domain", "JSON"], swiftSettings: strict),
         .target(name: "Routing", dependencies: ["Domain"], swiftSettings: strict),
         .target(name: "Billing", dependencies: ["Domain"], swiftSettings: strict),
 
@@ -60,7 +61,8 @@ let package = Package(
         .target(
             name: "Gateway",
             dependencies: [
-                "Domain", "JSON", "OpenAIProtocol", "Routing", "Billing", "Redis", "COpenSSL", nioHTTP1, logging,
+                "Domain", "JSON", "OpenAIProtocol", "Tokenization", "Routing", "Billing", "Redis", "COpenSSL", nioHTTP1,
+                logging,
                 .product(name: "Yams", package: "Yams"),
             ] + nio + nioSecure,
             resources: [.embedInCode("Stores/Scripts"), .embedInCode("OpenAPI/openapi.yaml")],
@@ -82,7 +84,7 @@ let package = Package(
         .executableTarget(
             name: "tollgate",
             dependencies: [
-                "Domain", "ControlPlane", "Gateway", "Simulator", "CCurl", logging, lifecycle,
+                "Domain", "ControlPlane", "Gateway", "Simulator", "Tokenization", "CCurl", logging, lifecycle,
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
@@ -99,6 +101,7 @@ let package = Package(
         .testTarget(name: "DomainTests", dependencies: ["Domain"], swiftSettings: strict),
         .testTarget(name: "JSONTests", dependencies: ["JSON", "Support"], swiftSettings: strict),
         .testTarget(name: "OpenAIProtocolTests", dependencies: ["OpenAIProtocol", "Support"], swiftSettings: strict),
+        .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "Support"], swiftSettings: strict),
         .testTarget(name: "RoutingTests", dependencies: ["Routing", "Support"], swiftSettings: strict),
         .testTarget(name: "BillingTests", dependencies: ["Billing", "Support"], swiftSettings: strict),
         .testTarget(name: "RedisTests", dependencies: ["Redis", "Support", nioEmbedded], swiftSettings: strict),

@@ -11,12 +11,21 @@ package enum JSONDecoding {
     package static func unescaped(_ content: UnsafeRawBufferPointer) -> [UInt8] {
         var result: [UInt8] = []
         result.reserveCapacity(content.count)
+        append(unescaped: content, to: &result)
+        return result
+    }
+
+    /// Appends the bytes that the content of a validated string stands for.
+    package static func append(unescaped content: UnsafeRawBufferPointer, to result: inout [UInt8]) {
         var at = 0
         while at < content.count {
-            guard content[at] == UInt8(ascii: "\\"), at + 1 < content.count else {
-                result.append(content[at])
-                at += 1
-                continue
+            // Most of a text stands for itself.
+            let plain = at
+            while at < content.count, content[at] != UInt8(ascii: "\\") { at += 1 }
+            result.append(contentsOf: UnsafeRawBufferPointer(rebasing: content[plain..<at]))
+            guard at + 1 < content.count else {
+                if at < content.count { result.append(content[at]) }
+                return
             }
             at += 2
             switch content[at - 1] {
@@ -32,11 +41,10 @@ package enum JSONDecoding {
                     scalar = 0x10000 + (scalar & 0x3FF) << 10 + (unit(content, at + 2) & 0x3FF)
                     at += 6
                 }
-                result.append(contentsOf: Unicode.Scalar(scalar).map { Array(String($0).utf8) } ?? [])
+                if let scalar = Unicode.Scalar(scalar) { result.append(contentsOf: UTF8.encode(scalar) ?? .init()) }
             case let plain: result.append(plain)
             }
         }
-        return result
     }
 
     /// The integer whose span is `span`.

@@ -395,6 +395,16 @@ package struct JSONString: Hashable, Sendable {
         self.isEscaped = isEscaped
     }
 
+    /// Whether it is written exactly so.
+    @inlinable
+    package func matches(_ name: StaticString, in json: UnsafeRawBufferPointer) -> Bool {
+        guard content.count == name.utf8CodeUnitCount else { return false }
+        for index in 0..<content.count where json[content.lowerBound + index] != name.utf8Start[index] {
+            return false
+        }
+        return true
+    }
+
     /// The bytes with the quotes.
     package var span: Range<Int> { (content.lowerBound - 1)..<(content.upperBound + 1) }
 }

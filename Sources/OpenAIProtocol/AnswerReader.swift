@@ -22,11 +22,15 @@ struct AnswerReader {
     private(set) var choicesWithContent = 0
     private(set) var choicesWithText = 0
     private var hasText = false
+    /// The contents of the strings that are text or reasoning, in order, where they are asked for.
+    private(set) var texts: [Range<Int>] = []
+    private let collectsTexts: Bool
     private(set) var isFinished = false
     private(set) var isError = false
     private(set) var isAmbiguous = false
 
-    init(_ json: UnsafeRawBufferPointer, _ dialect: Dialect) {
+    init(_ json: UnsafeRawBufferPointer, _ dialect: Dialect, collectsTexts: Bool = false) {
+        self.collectsTexts = collectsTexts
         self.json = json
         self.dialect = dialect
         scanner = JSONScanner(json)
@@ -164,7 +168,11 @@ struct AnswerReader {
         switch json[span.lowerBound] {
         case UInt8(ascii: "\""), UInt8(ascii: "["), UInt8(ascii: "{"):
             contentBytes += span.count - 2
-            if isText, span.count > 2 { hasText = true }
+            guard isText, span.count > 2 else { return }
+            hasText = true
+            if collectsTexts, json[span.lowerBound] == UInt8(ascii: "\"") {
+                texts.append((span.lowerBound + 1)..<(span.upperBound - 1))
+            }
         default: break
         }
     }

@@ -12,6 +12,8 @@ package struct ReplyScan: Hashable, Sendable {
     package var embeddings = 0
     /// Bytes of text, reasoning and tool calls as they stand: what the gateway's own count goes by.
     package var contentBytes = 0
+    /// The contents of its texts as they stand, where they were asked for.
+    package var texts: [Range<Int>] = []
     /// Whether there is an `error` that is not null, or `object` is `error`, whatever the status said.
     package var isError = false
 
@@ -30,10 +32,12 @@ package struct PublicModel: Hashable, Sendable {
 
 /// - Returns: nil where the text is not a JSON object, or names its model or usage twice. An array is an object without
 ///   members: SGLang answers a rerank so.
-package func scanReply(_ json: UnsafeRawBufferPointer, dialect: Dialect = .openAI) -> ReplyScan? {
-    var reader = AnswerReader(json, dialect)
+package func scanReply(
+    _ json: UnsafeRawBufferPointer, dialect: Dialect = .openAI, collectsTexts: Bool = false
+) -> ReplyScan? {
+    var reader = AnswerReader(json, dialect, collectsTexts: collectsTexts)
     guard (try? reader.readReply()) != nil, !reader.isAmbiguous else { return nil }
     return ReplyScan(
         modelSpan: reader.modelSpan, usage: reader.usage, choices: reader.choices, embeddings: reader.embeddings,
-        contentBytes: reader.contentBytes, isError: reader.isError)
+        contentBytes: reader.contentBytes, texts: reader.texts, isError: reader.isError)
 }

@@ -55,6 +55,7 @@ struct RequestReader {
     private var right: (name: String, span: Range<Int>, count: Int)?
     private var repeatedBytes = 0
     private var toolsSpan: Range<Int>?
+    private var systemSpan: Range<Int>?
     var contentParts = ScannedRequest.ContentParts()
     private var steering: [SteeringField] = []
     private var cacheSaltSpan: Range<Int>?
@@ -128,7 +129,11 @@ struct RequestReader {
     private mutating func readMember(_ key: TopLevelKey) throws(JSONError) {
         switch key {
         case .prompt(let field): try readPrompt(field)
-        case .system where endpoint.dialect == .anthropic: try readContent("system")
+        case .system where endpoint.dialect == .anthropic:
+            _ = try scanner.peek()
+            let start = scanner.offset
+            try readContent("system")
+            systemSpan = start..<scanner.offset
         case .streamOptions where endpoint.dialect == .openAI: try readStreamOptions()
         case .tools where endpoint.dialect != .openAI: toolsSpan = try readTools()
         case .steering(.chatTemplateKwargs): try readTemplateArguments()
@@ -186,6 +191,7 @@ struct RequestReader {
             cacheSaltSpan = span
             if kind != .null { steering.append(SteeringField(key: .cacheSalt, value: steeringValue(span))) }
         case .tools: toolsSpan = span
+        case .instructions: if endpoint.dialect == .responses, kind == .string { systemSpan = span }
         case .promptCacheKey: promptCacheKey = sessionKey("prompt_cache_key", span, kind)
         case .user: user = sessionKey("user", span, kind)
         case .steering(let steered):
@@ -413,7 +419,8 @@ struct RequestReader {
             bestOfSpan: bestOfSpan, promptCount: promptCount, choices: perPrompt * promptCount,
             contentParts: contentParts, repeatedBytes: repeatedBytes,
             promptTokensMin: promptTokensMin, steering: steering, cacheSaltSpan: cacheSaltSpan,
-            sessionKey: promptCacheKey ?? user, promptSpan: promptSpan, toolsSpan: toolsSpan, keyHashes: keyHashes)
+            sessionKey: promptCacheKey ?? user, promptSpan: promptSpan, systemSpan: systemSpan, toolsSpan: toolsSpan,
+            keyHashes: keyHashes)
     }
 
     /// Both sides of a comparison, where the endpoint has sides: the span of the right one.

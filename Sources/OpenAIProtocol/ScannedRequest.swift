@@ -62,6 +62,8 @@ package struct ScannedRequest: Hashable, Sendable {
     package var sessionKey: String?
     /// The value of the field that holds the prompt.
     package var promptSpan: Range<Int>
+    /// What is said to the model outside of the conversation: Anthropic's `system`, a response's `instructions`.
+    package var systemSpan: Range<Int>?
     /// The value of `tools`, which templates put before the messages.
     package var toolsSpan: Range<Int>?
     /// Hashes of the top-level keys, so that a default goes only where the client is silent.

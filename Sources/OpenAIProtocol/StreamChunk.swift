@@ -17,6 +17,8 @@ package struct ChunkScan: Hashable, Sendable {
     /// Those of them that bring text or reasoning.
     package let choicesWithText: Int
     package let contentBytes: Int
+    /// The contents of its texts as they stand, where they were asked for.
+    package let texts: [Range<Int>]
     /// Whether a choice ends here.
     package let isFinished: Bool
     package let isError: Bool
@@ -59,8 +61,10 @@ package enum ChunkRelay: Hashable, Sendable {
 }
 
 /// - Returns: nil where the text is not a JSON object, or names its model or usage twice.
-package func scanStreamChunk(_ json: UnsafeRawBufferPointer, dialect: Dialect = .openAI) -> ChunkScan? {
-    var reader = AnswerReader(json, dialect)
+package func scanStreamChunk(
+    _ json: UnsafeRawBufferPointer, dialect: Dialect = .openAI, collectsTexts: Bool = false
+) -> ChunkScan? {
+    var reader = AnswerReader(json, dialect, collectsTexts: collectsTexts)
     guard (try? reader.readEvent()) != nil, !reader.isAmbiguous else { return nil }
     var eventName: Range<Int>?
     var isLast = false
@@ -73,6 +77,6 @@ package func scanStreamChunk(_ json: UnsafeRawBufferPointer, dialect: Dialect = 
         modelSpan: reader.modelSpan, usage: reader.usage, usageFields: reader.usageFields,
         usageMember: reader.usageMember, choicesEmpty: reader.hasChoices && reader.choices == 0,
         choicesWithContent: reader.choicesWithContent, choicesWithText: reader.choicesWithText,
-        contentBytes: reader.contentBytes, isFinished: reader.isFinished, isError: reader.isError,
+        contentBytes: reader.contentBytes, texts: reader.texts, isFinished: reader.isFinished, isError: reader.isError,
         eventName: eventName, isLast: isLast)
 }

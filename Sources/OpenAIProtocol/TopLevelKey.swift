@@ -3,7 +3,7 @@ enum TopLevelKey: Hashable, Sendable {
     case model, stream, streamOptions, n, bestOf, cacheSalt
     case limit(Endpoint.LimitField)
     case prompt(Endpoint.PromptField)
-    case system, tools, promptCacheKey, user
+    case system, instructions, tools, promptCacheKey, user
     /// Refused by endpoints that keep no state between requests and run nothing of their own.
     case stateful(StatefulKey)
     case steering(SteeringKey)
@@ -24,7 +24,7 @@ enum TopLevelKey: Hashable, Sendable {
     private static let rows: [Row] = {
         var rows: [(name: String, key: TopLevelKey)] = [
             ("model", .model), ("stream", .stream), ("stream_options", .streamOptions), ("n", .n), ("best_of", .bestOf),
-            ("cache_salt", .cacheSalt), ("system", .system), ("tools", .tools), ("prompt_cache_key", .promptCacheKey),
+            ("cache_salt", .cacheSalt), ("system", .system), ("instructions", .instructions), ("tools", .tools), ("prompt_cache_key", .promptCacheKey),
             ("user", .user),
         ]
         rows += Endpoint.LimitField.allCases.map { ($0.rawValue, .limit($0)) }

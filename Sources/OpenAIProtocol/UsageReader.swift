@@ -134,14 +134,3 @@ package struct UsageFields: Hashable, Sendable {
         }
     }
 }
-
-extension JSONString {
-    /// Whether the key is written exactly so.
-    func matches(_ name: StaticString, in json: UnsafeRawBufferPointer) -> Bool {
-        guard content.count == name.utf8CodeUnitCount else { return false }
-        for index in 0..<content.count where json[content.lowerBound + index] != name.utf8Start[index] {
-            return false
-        }
-        return true
-    }
-}

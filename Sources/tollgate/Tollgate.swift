@@ -8,7 +8,7 @@ struct Tollgate: AsyncParsableCommand {
         commandName: "tollgate",
         abstract: "An inference gateway that is exact about GPUs and about money.",
         discussion: """
-            Commands other than serve, demo, simulate and config call the control plane of a running gateway:
+            Commands other than serve, demo, simulate, config, tokenize and bench call the control plane of a running gateway:
               TOLLGATE_ADMIN_URL    where it is; default http://127.0.0.1:8081
               TOLLGATE_ADMIN_TOKEN  its token
 
@@ -20,7 +20,7 @@ struct Tollgate: AsyncParsableCommand {
             """,
         subcommands: [
             Serve.self, Demo.self, Simulate.self, Org.self, Key.self, Price.self, Usage.self, Ledger.self, Node.self,
-            Config.self,
+            Config.self, Tokenize.self, Bench.self,
         ]
     )
 

@@ -7,17 +7,18 @@ private let allowed: [String: Set<String>] = [
     "Domain": [],
     "JSON": ["Domain"],
     "OpenAIProtocol": ["Domain", "JSON"],
+    "Tokenization": ["Domain", "JSON"],
     "Routing": ["Domain"],
     "Billing": ["Domain"],
     "Redis": ["Domain", "CHiredis"],
-    "Gateway": ["Domain", "Routing", "Billing", "OpenAIProtocol", "JSON", "Redis", "COpenSSL"],
+    "Gateway": ["Domain", "Routing", "Billing", "OpenAIProtocol", "JSON", "Tokenization", "Redis", "COpenSSL"],
     "ControlPlane": ["Domain", "Gateway", "Billing", "CCurl"],
     "Simulator": ["Domain", "Routing", "OpenAIProtocol", "JSON"],
-    "tollgate": ["Domain", "ControlPlane", "Gateway", "Simulator", "CCurl"],
+    "tollgate": ["Domain", "ControlPlane", "Gateway", "Simulator", "Tokenization", "CCurl"],
 ]
 
 private let ours = Set(allowed.keys).union(["CHiredis", "CCurl", "COpenSSL"])
-private let pure: Set<String> = ["Domain", "JSON", "OpenAIProtocol", "Routing", "Billing"]
+private let pure: Set<String> = ["Domain", "JSON", "OpenAIProtocol", "Tokenization", "Routing", "Billing"]
 
 private struct Import {
     let target: String

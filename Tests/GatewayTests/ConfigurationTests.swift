@@ -282,7 +282,6 @@ struct ConfigurationTests {
             "routing.policy: \"predicted_cost\" is not built yet: use least_tokens"
         ),
         ("redis: { url: rediss://x }", "redis.url: the Redis URL's scheme rediss:// is not built yet"),
-        ("models: [ { id: a, tokenizer: f } ]", "models[0].tokenizer: tokenizers are not built yet"),
     ]
 
     @Test(arguments: Self.notBuilt)

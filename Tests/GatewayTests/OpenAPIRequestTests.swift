@@ -7,11 +7,6 @@ import Yams
 
 /// Every field that `/openapi.yaml` gives to a request is one that the gateway reads, refuses or has a reason to name.
 struct OpenAPIRequestTests {
-    /// Described and not read, and why.
-    private static let unread: [String: String] = [
-        "instructions": "part of a response's prompt, bounded by the body like every text"
-    ]
-
     /// Described inside of fields that are read, and read there.
     private static let nested: Set<String> = [
         // Of messages and items.
@@ -120,7 +115,7 @@ struct OpenAPIRequestTests {
         #expect(own.count > 40)
         for property in own {
             let name = property.name
-            #expect(isRead(name) || Self.unread[name] != nil, "\(name) is described and not read")
+            #expect(isRead(name), "\(name) is described and not read")
             guard let kind = property.kind.flatMap({ Self.kinds[$0] }) else { continue }
             let refused = refusal(of: body(endpoint, "\"\(name)\":\(kind.refused)"), endpoint)
             #expect(refused?.parameter?.hasPrefix(name) == true, "\(name): \(kind.refused) is not refused")

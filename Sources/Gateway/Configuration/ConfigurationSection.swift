@@ -216,6 +216,12 @@ final class ConfigurationSection {
         return entries.map(\.key)
     }
 
+    /// Whether there is a mapping under `key`, where a single value would do as well.
+    func isMapping(_ key: String) -> Bool {
+        guard case .mapping? = entries.first(where: { $0.key == key })?.node else { return false }
+        return true
+    }
+
     func has(_ key: String) -> Bool { entries.contains { $0.key == key } }
 
     /// Notes keys that the interface promises and this version does not serve.

@@ -29,8 +29,8 @@ struct ConfigurationSections {
         let retry = readRetry()
         let stream = readStream()
         readLeases()
-        let authorities = NodeAuthorities()
-        let fleet = FleetSections(root: root, file: findings.file, authorities: authorities)
+        let (authorities, tokenizers) = (NodeAuthorities(), TokenizerFiles())
+        let fleet = FleetSections(root: root, file: findings.file, authorities: authorities, tokenizers: tokenizers)
         let models = fleet.readModels()
         let sites = fleet.readSites()
         let nodes = fleet.readNodes(models: Set(models.map(\.id)), sites: Set(sites.map(\.id)))
@@ -49,7 +49,8 @@ struct ConfigurationSections {
             routing: routing,
             orgDefaults: orgDefaults,
             eventLoops: eventLoops, accessLog: accessLog)
-        configuration.filesRead = authorities.files + (listener.tls.map { [$0.certificateFile, $0.keyFile] } ?? [])
+        configuration.filesRead =
+            authorities.files + tokenizers.files + (listener.tls.map { [$0.certificateFile, $0.keyFile] } ?? [])
         return configuration
     }
 

@@ -31,6 +31,8 @@ package struct ModelConfiguration: Hashable, Sendable {
     package var defaults: [ModelDefault] = []
     /// Above what a client's values are lowered. `maxTokens` is at least ``maxOutputTokens``.
     package var clamps = RequestClamps.none
+    /// Counts its tokens exactly; nil where the gateway estimates.
+    package var tokenizer: ModelTokenizer?
     /// Overrides `timeouts.connect`.
     package var connect: Duration?
     /// Overrides `timeouts.first_byte`.

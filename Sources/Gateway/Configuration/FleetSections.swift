@@ -9,6 +9,7 @@ struct FleetSections {
     /// The file's own name: other files are named relative to it.
     let file: String
     let authorities: NodeAuthorities
+    let tokenizers: TokenizerFiles
 
     // MARK: Models
 
@@ -24,7 +25,6 @@ struct FleetSections {
     }
 
     private func readModel(_ section: ConfigurationSection) -> ModelConfiguration? {
-        section.notBuiltYet(["tokenizer"], "tokenizers are")
         let tokens = Units.integer(in: 1...ModelConfiguration.tokensMax)
         let id = section.required("id", Units.identifier(ModelID.self))
         let contextTokens = section.value("context_tokens", tokens)
@@ -48,6 +48,7 @@ struct FleetSections {
         let fallbacks = section.values(
             "fallbacks", countMax: ModelConfiguration.fallbacksMax, Units.identifier(ModelID.self))
         let defaults = readDefaults(section)
+        let tokenizer = readTokenizer(section)
 
         let price = section.has("price") ? readPrice(section.section("price")) : nil
         guard let id else { return nil }
@@ -60,6 +61,7 @@ struct FleetSections {
         model.fallbacks = fallbacks
         model.defaults = defaults
         model.clamps = clamps
+        model.tokenizer = tokenizer
         model.connect = connect
         imageTokensMax.map { model.imageTokensMax = $0 }
         templateTokensMax.map { model.templateTokensMax = $0 }

@@ -231,7 +231,7 @@ extension Exchange: UpstreamDelegate {
                 model: model.id, upstreamModelName: node.names[model.id] ?? "",
                 clientWantsUsage: scanned.includeUsage, completionTokensMax: completionTokensMax,
                 choices: scanned.choices, bodyBytes: scanned.bodyBytes, dialect: dialect,
-                requestID: requestID.description)
+                requestID: requestID.description, keepsText: model.tokenizer != nil)
             do throws(JournalFailure) {
                 try loop.services.spending.opened(
                     hold, model: model.id, price: price, promptTokens: promptTokensEstimate)

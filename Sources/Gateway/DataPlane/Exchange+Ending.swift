@@ -61,15 +61,17 @@ extension Exchange {
             promptTokensMax: promptTokensMax, completionTokensMax: completionTokensMax,
             generates: scanned.endpoint.generates, engine: node.engine, choices: scanned.choices,
             prompts: scanned.promptCount)
+        if !verdict.isEstimated { learnPrompt(verdict.usage) }
         if verdict.isDistrusted { loop.metrics.count(.usageDistrusted) }
         return charge(verdict.usage, isEstimated: verdict.isEstimated, isDelivered: deliveredTokens > 0)
     }
 
-    /// What the gateway counted itself: the prompt by its bytes, one token for each event with content.
+    /// What the gateway counted itself: by the model's vocabulary, else the prompt by its bytes, and one token for each
+    /// event with content.
     private var ownUsage: TokenUsage {
         TokenUsage(
             promptTokens: promptTokensEstimate, cachedTokens: 0,
-            completionTokens: min(max(ownCount, deliveredTokens), completionTokensMax))
+            completionTokens: ownCompletionTokens)
     }
 
     /// - Parameter isDelivered: Some of the answer went down, or the client left of its own accord: what the journal does

@@ -54,7 +54,7 @@ extension Exchange {
         while let candidate = nextFallback(of: first) {
             fallbacksSeen += 1
             guard let candidate = usable(candidate) else { continue }
-            let before = (promptTokensEstimate, promptTokensMax, completionTokensMax, maxTokens)
+            let before = (promptTokensEstimate, promptTokensMax, completionTokensMax, maxTokens, promptCount)
             do throws(Failure) {
                 try take(candidate, asked)
                 replaced = first
@@ -62,7 +62,7 @@ extension Exchange {
                 return true
             } catch {
                 // Another model's rules are not the client's fault.
-                (promptTokensEstimate, promptTokensMax, completionTokensMax, maxTokens) = before
+                (promptTokensEstimate, promptTokensMax, completionTokensMax, maxTokens, promptCount) = before
             }
         }
         return false

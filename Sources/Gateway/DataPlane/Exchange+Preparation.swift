@@ -87,21 +87,23 @@ extension Exchange {
 
     /// The true upper bounds that the hold stands on.
     func bound(_ scanned: ScannedRequest, _ model: ModelEntry) throws(Failure) {
-        let (readBytes, isHuge) = scanned.bodyBytes.addingReportingOverflow(scanned.repeatedBytes)
-        promptTokensEstimate = estimatePromptTokens(bodyBytes: isHuge ? .max : readBytes)
+        let count = countPrompt(scanned, model)
+        promptCount = count
         let bodyBytes = scanned.bodyBytes + (scanned.endpoint.generates ? model.defaultsBytes : 0)
         promptTokensMax = PromptEstimate.promptTokensMax(
             bodyBytes: bodyBytes, parts: scanned.contentParts, repeatedBytes: scanned.repeatedBytes,
             templateTokensMax: model.configuration.templateTokensMax,
             imageTokensMax: model.configuration.imageTokensMax)
-        promptTokensEstimate = min(promptTokensEstimate, promptTokensMax)
+        // A token for each byte, but for the texts that were counted.
+        if let count { promptTokensMax += count.textTokens - count.textBytes }
+        promptTokensEstimate = min(promptEstimate(scanned, model, count), promptTokensMax)
         (maxTokens, completionTokensMax) = (nil, 0)
         guard scanned.endpoint.descriptor.isCharged else {
             promptTokensMax = 0
             promptTokensEstimate = 0
             return
         }
-        let promptMin = max(1, scanned.promptTokensMin)
+        let promptMin = max(1, scanned.promptTokensMin, count?.certainTokens ?? 0)
         guard scanned.endpoint.generates else {
             guard let context = model.configuration.contextTokens, promptMin > context else { return }
             throw Failure(
@@ -113,10 +115,10 @@ extension Exchange {
             scanned.maxTokens
             ?? PromptEstimate.completionTokensDefault(
                 maxOutputTokens: model.configuration.maxOutputTokens,
-                contextTokens: model.configuration.contextTokens, bodyBytes: scanned.bodyBytes,
+                contextTokens: model.configuration.contextTokens, bodyBytes: count == nil ? scanned.bodyBytes : 2 * promptTokensEstimate,
                 promptTokensMax: promptTokensMax)
         maxTokens = each
-        // Of a text only bounds are known, and the node judges; what is refused here could not fit whatever its tokens.
+        // Where only bounds are known the node judges; what is refused here could not fit whatever its template.
         if let context = model.configuration.contextTokens, each > context - min(context, promptMin) {
             let limit = scanned.endpoint.descriptor.limits[0].rawValue
             throw Failure(

@@ -3,6 +3,7 @@ import Domain
 import NIOCore
 import OpenAIProtocol
 import Routing
+import Tokenization
 
 /// One request, from its head to its record: carries out what ``RequestStateMachine`` decides.
 ///
@@ -64,6 +65,8 @@ package final class Exchange {
     var completionTokensMax = 0
     var promptTokensMax = 0
     var promptTokensEstimate = 0
+    /// By the vocabulary of the model that serves; nil where it is not known.
+    var promptCount: PromptCount?
     var maxTokens: Int?
     /// Values of the client's that were above the model's clamps, and what they became.
     var lowered: [(name: String, value: Int)] = []

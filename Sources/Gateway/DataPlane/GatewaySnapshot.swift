@@ -3,6 +3,7 @@ import Domain
 import NIOCore
 import OpenAIProtocol
 import Routing
+import Tokenization
 
 /// What every loop reads and nobody changes: configuration, models with their prices, and the nodes as a request sees
 /// them. A change publishes a new snapshot; requests in flight keep the one that they began with.
@@ -72,6 +73,7 @@ package final class ModelEntry: Sendable {
     package let streamIdleNanoseconds: Int64
 
     package var id: ModelID { configuration.id }
+    package var tokenizer: Tokenizer? { configuration.tokenizer?.tokenizer }
     /// ``engines`` as a set of bits.
     package let engineSet: EngineSet
 

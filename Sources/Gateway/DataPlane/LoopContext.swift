@@ -2,6 +2,7 @@ import Billing
 import Domain
 import NIOCore
 import Routing
+import Tokenization
 
 /// Everything that requests on one event loop need, so that no request waits for another thread to decide.
 ///
@@ -22,6 +23,8 @@ package final class LoopContext {
     package private(set) var isDraining = false
     package var generator: LoopRandom
     package var retryBudget: RetryBudget
+    /// Made with the first request that needs it: it holds a megabyte or two.
+    private(set) lazy var promptCounter = PromptCounter(cache: services.textCounts)
 
     private var pools: [NodeID: UpstreamPool] = [:]
     private var connections: [ObjectIdentifier: any ClientConnection] = [:]

@@ -1,6 +1,7 @@
 import Logging
 import NIOCore
 import Synchronization
+import Tokenization
 
 /// What the loops of one gateway share, each safe from any thread.
 package final class SharedServices: Sendable {
@@ -10,6 +11,9 @@ package final class SharedServices: Sendable {
     /// nil where the configuration turns it off.
     package let accessLog: AccessLog?
     package let logger: Logger
+    /// Texts whose tokens were counted before, on whichever loop.
+    let textCounts = TextCountCache()
+    let promptLearning = PromptLearning()
     /// Client connections open, for `limits.connections`.
     package let connections = Atomic<Int>(0)
     /// Taken only for requests without a key that this gateway has vouched for.

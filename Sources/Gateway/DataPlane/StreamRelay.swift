@@ -37,6 +37,13 @@ package struct StreamRelay {
     package private(set) var contentEvents = 0
     /// Those of them that brought text or reasoning.
     package private(set) var textEvents = 0
+    /// The text that was delivered, as its events had it, where it is kept for counting; and how many of
+    /// ``contentEvents`` it came in. What comes past the bound is counted by its events.
+    package private(set) var keptText: [UInt8] = []
+    package private(set) var keptEvents = 0
+    private let keepsText: Bool
+    /// More of a stream's text is not kept.
+    package static let keptTextBytesMax = 1 << 20
     /// What the answer ends with, once the charge is written.
     package private(set) var lastEvent = ByteBuffer()
     private var usageFields: UsageFields?
@@ -45,11 +52,13 @@ package struct StreamRelay {
     ///   - completionTokensMax: Of all choices together.
     ///   - bodyBytes: Of the request, which a node may repeat in its answer.
     ///   - dialect: How the endpoint writes its events.
+    ///   - keepsText: For models whose vocabulary is known; with several choices it is never kept, since they mix.
     ///   - requestID: For errors in dialects that carry it.
     package init(
         model: ModelID, upstreamModelName: String, clientWantsUsage: Bool, completionTokensMax: Int, choices: Int = 1,
-        bodyBytes: Int = 0, dialect: Dialect = .openAI, requestID: String? = nil
+        bodyBytes: Int = 0, dialect: Dialect = .openAI, requestID: String? = nil, keepsText: Bool = false
     ) {
+        self.keepsText = keepsText && choices == 1
         self.dialect = dialect
         self.requestID = requestID
         publicModel = PublicModel(model.rawValue)
@@ -122,7 +131,7 @@ package struct StreamRelay {
     }
 
     private mutating func relay(_ json: UnsafeRawBufferPointer, into output: inout ByteBuffer) -> Outcome {
-        guard let chunk = scanStreamChunk(json, dialect: dialect) else {
+        guard let chunk = scanStreamChunk(json, dialect: dialect, collectsTexts: keepsText) else {
             // llama.cpp begins the answer to a list of prompts so (measured).
             return json.elementsEqual("null".utf8) ? .open : .invalid("event is not a JSON object")
         }
@@ -140,6 +149,10 @@ package struct StreamRelay {
         textEvents += chunk.choicesWithText
         contentBytes += chunk.choicesWithContent > 0 ? chunk.contentBytes : 0
         guard contentEvents <= contentEventsMax, contentBytes <= contentBytesMax else { return .overrun }
+        if keepsText, chunk.choicesWithText > 0, keptText.count < Self.keptTextBytesMax {
+            for text in chunk.texts { keptText.append(contentsOf: UnsafeRawBufferPointer(rebasing: json[text])) }
+            keptEvents += chunk.choicesWithContent
+        }
         let edits: [BodyEdit]
         switch chunk.relay(json, publicModel: publicModel, clientWantsUsage: clientWantsUsage || dialect != .openAI) {
         case .drop: return .open

@@ -1,0 +1,76 @@
+import Domain
+import NIOCore
+import OpenAIProtocol
+import Tokenization
+
+// How many tokens the prompt and the answer have, by the model's own vocabulary where the configuration names it.
+extension Exchange {
+    // MARK: Before
+
+    /// Counts the prompt by the model's vocabulary.
+    ///
+    /// - Returns: nil where the model names none, and for comparisons, whose texts a node reads in pairs.
+    func countPrompt(_ scanned: ScannedRequest, _ model: ModelEntry) -> PromptCount? {
+        guard let tokenizer = model.tokenizer, scanned.endpoint.descriptor.isCharged else { return nil }
+        let counter = loop.promptCounter
+        return body.withUnsafeReadableBytes { body in
+            func part(_ span: Range<Int>) -> UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: body[span]) }
+            var count: PromptCount
+            switch scanned.endpoint {
+            case .chatCompletions, .messages, .responses:
+                count = counter.countConversation(part(scanned.promptSpan), by: tokenizer)
+            case .completions, .embeddings: count = counter.countPrompts(part(scanned.promptSpan), by: tokenizer)
+            default: return nil
+            }
+            for span in [scanned.systemSpan, scanned.toolsSpan].compactMap(\.self) {
+                count.add(counter.countStructure(part(span), by: tokenizer))
+            }
+            return count
+        }
+    }
+
+    /// The likeliest number of tokens: for rates, for routing, and for what is charged where a node says nothing.
+    func promptEstimate(_ scanned: ScannedRequest, _ model: ModelEntry, _ count: PromptCount?) -> Int {
+        guard let count else {
+            let (bytes, isHuge) = scanned.bodyBytes.addingReportingOverflow(scanned.repeatedBytes)
+            return estimatePromptTokens(bodyBytes: isHuge ? .max : bytes)
+        }
+        let template = loop.services.promptLearning.overhead(of: model.id, count)
+        return count.textTokens + count.structuredTokens + template
+    }
+
+    // MARK: After
+
+    /// What the gateway counted of the answer itself. Never above the bound.
+    var ownCompletionTokens: Int {
+        min(exactCompletionTokens ?? max(ownCount, deliveredTokens), completionTokensMax)
+    }
+
+    /// By the model's vocabulary; nil where there is none, or the answer is not at hand.
+    private var exactCompletionTokens: Int? {
+        guard let tokenizer = model?.tokenizer, scanned?.endpoint.generates == true else { return nil }
+        if let relay {
+            guard relay.keptEvents > 0 else { return nil }
+            let text = relay.keptText.withUnsafeBytes { loop.promptCounter.countEscaped($0, by: tokenizer) }
+            return text + relay.contentEvents - relay.keptEvents
+        }
+        guard largeAnswer == nil, heldAnswer.readableBytes > 0 else { return nil }
+        return heldAnswer.withUnsafeReadableBytes { json in
+            guard let scan = scanReply(json, dialect: dialect, collectsTexts: true), !scan.texts.isEmpty else {
+                return nil
+            }
+            let texts = scan.texts.reduce(0) { sum, text in
+                sum + loop.promptCounter.countEscaped(UnsafeRawBufferPointer(rebasing: json[text]), by: tokenizer)
+            }
+            // Calls of tools are no text; they count by their bytes.
+            let rest = scan.contentBytes - scan.texts.reduce(0) { $0 + $1.count }
+            return texts + estimatePromptTokens(bodyBytes: rest)
+        }
+    }
+
+    /// A node's word on the prompt, believed: the template's own tokens are what it says beyond the texts.
+    func learnPrompt(_ usage: TokenUsage) {
+        guard let model, let promptCount, let scanned, scanned.contentParts.images == 0 else { return }
+        loop.services.promptLearning.reported(usage.promptTokens, for: promptCount, of: model.id)
+    }
+}

@@ -1,0 +1,38 @@
+import Domain
+import Synchronization
+import Tokenization
+
+/// What chat templates add to prompts, by model: learned from the usage that nodes report. Survives reloads.
+package final class PromptLearning: Sendable {
+    private struct Model {
+        // ChatML and its like: three or four tokens around a message, three that open the answer.
+        var conversations = TemplateOverhead(conversation: 4, message: 4)
+        var prompts = TemplateOverhead(conversation: 1, message: 0)
+    }
+
+    /// Models are those of the configuration, so their number is bounded by it.
+    private let models = Mutex<[ModelID: Model]>([:])
+
+    package init() {}
+
+    /// Tokens beyond the texts of a prompt.
+    func overhead(of model: ModelID, _ count: PromptCount) -> Int {
+        let known = models.withLock { $0[model] } ?? Model()
+        return count.messages > 0
+            ? known.conversations.tokens(messages: count.messages)
+            : known.prompts.tokens(messages: 0) * max(1, count.prompts)
+    }
+
+    /// A node reported so many tokens for a prompt that was counted.
+    func reported(_ tokens: Int, for count: PromptCount, of model: ModelID) {
+        guard count.isWhole, tokens >= count.textTokens else { return }
+        let overhead = tokens - count.textTokens
+        models.withLock { models in
+            if count.messages > 0 {
+                models[model, default: Model()].conversations.learn(overhead: overhead, messages: count.messages)
+            } else {
+                models[model, default: Model()].prompts.learn(overhead: overhead / max(1, count.prompts), messages: 0)
+            }
+        }
+    }
+}

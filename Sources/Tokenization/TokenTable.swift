@@ -1,0 +1,147 @@
+/// From the bytes of a token to its id: open addressing, 16 bytes a slot, linear probing, at most 5 slots in 8 used.
+///
+/// A token of up to 8 bytes is decided by its slot alone; a longer one also by comparing its bytes.
+struct TokenTable {
+    static let none = UInt32.max
+
+    private struct Slot {
+        var low: UInt64
+        /// The length of tokens up to 8 bytes; of longer ones bits of the hash, with the top bit set.
+        var tag: UInt32
+        var id: UInt32
+    }
+
+    // SAFETY: allocated by `init`, freed by `deallocate`, which the owning ``Tokenizer`` calls in `deinit`. `bytes` and
+    // `offsets` are the ``TokenBytes`` of the same owner; indices are masked to the table's size.
+    private let slots: UnsafeMutablePointer<Slot>
+    private let slotCount: Int
+    private let shift: UInt64
+    private let bytes: TokenBytes
+    let seed: PieceKey.Seed
+
+    init(tokensMax: Int, bytes: TokenBytes, seed: PieceKey.Seed) {
+        var bits = 4
+        while (1 << bits) * 5 < tokensMax * 8 { bits += 1 }
+        slotCount = 1 << bits
+        shift = UInt64(64 - bits)
+        slots = TableMemory.allocate(slotCount, repeating: Slot(low: 0, tag: 0, id: Self.none))
+        self.bytes = bytes
+        self.seed = seed
+    }
+
+    func deallocate() { TableMemory.deallocate(slots) }
+
+    var memoryBytes: Int { slotCount * MemoryLayout<Slot>.stride }
+
+    /// The id of the token that has exactly these bytes; ``none`` where there is none.
+    @inline(__always)
+    func find(_ key: PieceKey, _ start: UnsafeRawPointer, length: Int) -> UInt32 {
+        let tag = Self.tag(key, length)
+        var index = Int(truncatingIfNeeded: key.hash &>> shift)
+        while true {
+            let slot = slots[index]
+            if slot.id == Self.none { return Self.none }
+            if slot.low == key.low, slot.tag == tag, length <= 8 || bytes.equal(slot.id, start, length) {
+                return slot.id
+            }
+            index = (index &+ 1) & (slotCount &- 1)
+        }
+    }
+
+    func find(_ token: [UInt8]) -> UInt32 { token.withUnsafeBytes { find($0) } }
+
+    func find(_ token: UnsafeRawBufferPointer) -> UInt32 {
+        guard let start = token.baseAddress, token.count > 0 else { return Self.none }
+        let key = PieceKey(start, length: token.count, readable: token.count, seed: seed)
+        return find(key, start, length: token.count)
+    }
+
+    /// Adds the token `id`, whose bytes are in ``TokenBytes``.
+    ///
+    /// - Returns: ``none``, or the id that has these bytes already; then nothing is added.
+    func insert(_ id: UInt32) -> UInt32 {
+        let token = bytes[id]
+        guard let start = token.baseAddress else { return Self.none }
+        let key = PieceKey(start, length: token.count, readable: token.count, seed: seed)
+        let found = find(key, start, length: token.count)
+        guard found == Self.none else { return found }
+        var index = Int(truncatingIfNeeded: key.hash >> shift)
+        while slots[index].id != Self.none { index = (index + 1) & (slotCount - 1) }
+        slots[index] = Slot(low: key.low, tag: Self.tag(key, token.count), id: id)
+        return Self.none
+    }
+
+    @inline(__always)
+    private static func tag(_ key: PieceKey, _ length: Int) -> UInt32 {
+        length <= 8 ? UInt32(truncatingIfNeeded: length) : UInt32(truncatingIfNeeded: key.hash) | 0x8000_0000
+    }
+}
+
+/// The bytes of every token, by id; ids that are not used have none.
+struct TokenBytes {
+    // SAFETY: allocated by `init`, freed by `deallocate`. `offsets` has one more element than there are ids, each is at
+    // most the number of bytes.
+    private let bytes: UnsafeMutableRawPointer
+    private let offsets: UnsafeMutablePointer<UInt32>
+    let count: Int
+    let memoryBytes: Int
+
+    /// - Parameter tokens: The id, at most `count - 1`, and the place in `source` of each token; no id twice.
+    init(_ tokens: [(id: UInt32, span: Range<Int>)], count: Int, source: UnsafeRawBufferPointer) {
+        self.count = count
+        offsets = .allocate(capacity: count + 1)
+        offsets.initialize(repeating: 0, count: count + 1)
+        for token in tokens { offsets[Int(token.id) + 1] = UInt32(token.span.count) }
+        for id in 0..<count { offsets[id + 1] += offsets[id] }
+        let total = Int(offsets[count])
+        bytes = .allocate(byteCount: total + 1, alignment: 1)
+        for token in tokens where !token.span.isEmpty {
+            UnsafeMutableRawBufferPointer(start: bytes + Int(offsets[Int(token.id)]), count: token.span.count)
+                .copyMemory(from: UnsafeRawBufferPointer(rebasing: source[token.span]))
+        }
+        memoryBytes = total + (count + 1) * 4
+    }
+
+    func deallocate() {
+        bytes.deallocate()
+        offsets.deallocate()
+    }
+
+    subscript(id: UInt32) -> UnsafeRawBufferPointer {
+        precondition(Int(id) < count)
+        let start = Int(offsets[Int(id)])
+        return UnsafeRawBufferPointer(start: bytes + start, count: Int(offsets[Int(id) + 1]) - start)
+    }
+
+    /// Whether a token that is in the vocabulary has exactly these bytes.
+    @inline(__always)
+    func equal(_ id: UInt32, _ other: UnsafeRawPointer, _ length: Int) -> Bool {
+        let start = Int(truncatingIfNeeded: offsets[Int(truncatingIfNeeded: id)])
+        guard Int(truncatingIfNeeded: offsets[Int(truncatingIfNeeded: id) &+ 1]) &- start == length else {
+            return false
+        }
+        return sameBytes(UnsafeRawPointer(bytes + start), other, length)
+    }
+}
+
+/// Whether two runs of `length` bytes are equal; of tens of bytes, where a call of `memcmp` would cost more.
+@inline(__always)
+func sameBytes(_ left: UnsafeRawPointer, _ right: UnsafeRawPointer, _ length: Int) -> Bool {
+    // SAFETY: reads stay below `length`, which both callers own.
+    var at = 0
+    while at &+ 8 <= length {
+        if left.loadUnaligned(fromByteOffset: at, as: UInt64.self)
+            != right.loadUnaligned(fromByteOffset: at, as: UInt64.self)
+        {
+            return false
+        }
+        at &+= 8
+    }
+    while at < length {
+        if left.load(fromByteOffset: at, as: UInt8.self) != right.load(fromByteOffset: at, as: UInt8.self) {
+            return false
+        }
+        at &+= 1
+    }
+    return true
+}
