@@ -128,7 +128,7 @@ let package = Package(
         // Fuzzing: the targets run in the tests, too; libFuzzer only in `make fuzz`.
         .target(
             name: "FuzzTargets",
-            dependencies: ["Domain", "JSON", "OpenAIProtocol", "Gateway", nioEmbedded, nioHTTP1],
+            dependencies: ["Domain", "JSON", "OpenAIProtocol", "Tokenization", "Gateway", nioEmbedded, nioHTTP1],
             path: "Tests/FuzzTargets",
             swiftSettings: strict
         ),

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 seconds=$1
 shift
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(json stream response front)
+[ ${#targets[@]} -gt 0 ] || targets=(json stream response front vocabulary text)
 findings=.build-fuzz/findings
 mkdir -p "$findings"
 
@@ -18,11 +18,13 @@ mkdir -p .build-fuzz/work/front
 "$fuzz" seeds .build-fuzz/work/front
 
 run() {
-    local target=$1 work=.build-fuzz/work/$1
+    local target=$1 work=.build-fuzz/work/$1 bytes=2048
+    # The smallest vocabulary that is whole names all the bytes.
+    [ "$target" != vocabulary ] || bytes=16384
     mkdir -p "$work"
     # New inputs go to the first directory, which is no part of the repository.
     "$fuzz" "$target" "$work" "Tests/Fuzz/Corpus/$target" \
-        -max_total_time="$seconds" -max_len=2048 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+        -max_total_time="$seconds" -max_len="$bytes" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
         -dict="Tests/Fuzz/Dictionaries/$target.dict" -artifact_prefix="$findings/$target-" \
         >"$findings/$target.log" 2>&1
 }

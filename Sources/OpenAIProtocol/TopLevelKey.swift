@@ -24,7 +24,8 @@ enum TopLevelKey: Hashable, Sendable {
     private static let rows: [Row] = {
         var rows: [(name: String, key: TopLevelKey)] = [
             ("model", .model), ("stream", .stream), ("stream_options", .streamOptions), ("n", .n), ("best_of", .bestOf),
-            ("cache_salt", .cacheSalt), ("system", .system), ("instructions", .instructions), ("tools", .tools), ("prompt_cache_key", .promptCacheKey),
+            ("cache_salt", .cacheSalt), ("system", .system), ("instructions", .instructions), ("tools", .tools),
+            ("prompt_cache_key", .promptCacheKey),
             ("user", .user),
         ]
         rows += Endpoint.LimitField.allCases.map { ($0.rawValue, .limit($0)) }

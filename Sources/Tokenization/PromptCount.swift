@@ -9,7 +9,7 @@ package struct PromptCount: Hashable, Sendable {
     /// `textTokens` in their place.
     package var textBytes = 0
     /// Tokens of what stands in the prompt as JSON (tool calls, tools, schemas), counted as it was sent: templates print
-    /// it with other blanks, so this is near and not exact.
+    /// it with other blanks, so this is near and not exact. And of texts that were too long to count, by their bytes.
     package var structuredTokens = 0
     /// Of `textTokens`, those that no template leaves out: whole prompts, and what users and operators say, less what
     /// trimming and joining may save.

@@ -15,7 +15,12 @@ package final class PromptCounter {
     /// Tokens that trimming a text which is not blank, and joining it to its neighbours, may save.
     private static let savedMax = 16
 
+    /// Bytes of new text that one call counts: some ten milliseconds of its event loop. Texts that were counted before
+    /// are free, and what does not fit is estimated by its bytes, and bounded by them.
+    package static let newBytesMax = 1 << 20
+
     private let scratch = TokenizerScratch()
+    private var newBytesLeft = PromptCounter.newBytesMax
     private let cache: TextCountCache
     private var text: [UInt8] = []
 
@@ -67,7 +72,7 @@ package final class PromptCounter {
             let reader = Reader(json, tokenizer: tokenizer, counter: self)
             count = reader.text(0..<json.count, isCertain: false)
         } else {
-            count.structuredTokens = tokens(of: json, by: tokenizer)
+            count.structuredTokens = tokens(of: json, by: tokenizer) ?? Self.estimate(json)
             count.isWhole = false
         }
         giveBack()
@@ -84,14 +89,25 @@ package final class PromptCounter {
 
     // MARK: Texts
 
-    fileprivate func tokens(of raw: UnsafeRawBufferPointer, by tokenizer: Tokenizer) -> Int {
-        cache.tokens(of: raw, owner: tokenizer.cacheOwner) { tokenizer.count(raw, scratch: scratch) }
+    fileprivate func tokens(of raw: UnsafeRawBufferPointer, by tokenizer: Tokenizer) -> Int? {
+        cache.tokens(of: raw, owner: tokenizer.cacheOwner) {
+            take(raw.count) ? tokenizer.count(raw, scratch: scratch) : nil
+        }
     }
 
     /// Of a string's content as it stands in the body.
-    fileprivate func tokens(ofEscaped raw: UnsafeRawBufferPointer, by tokenizer: Tokenizer) -> Int {
-        cache.tokens(of: raw, owner: tokenizer.cacheOwner) { count(raw, by: tokenizer) }
+    fileprivate func tokens(ofEscaped raw: UnsafeRawBufferPointer, by tokenizer: Tokenizer) -> Int? {
+        cache.tokens(of: raw, owner: tokenizer.cacheOwner) { take(raw.count) ? count(raw, by: tokenizer) : nil }
     }
+
+    private func take(_ bytes: Int) -> Bool {
+        guard bytes <= newBytesLeft else { return false }
+        newBytesLeft -= bytes
+        return true
+    }
+
+    /// Four bytes a token, as where no vocabulary is known.
+    fileprivate static func estimate(_ raw: UnsafeRawBufferPointer) -> Int { (raw.count + 3) / 4 }
 
     private func count(_ escaped: UnsafeRawBufferPointer, by tokenizer: Tokenizer) -> Int {
         guard escaped.contains(UInt8(ascii: "\\")) else { return tokenizer.count(escaped, scratch: scratch) }
@@ -101,6 +117,7 @@ package final class PromptCounter {
     }
 
     private func giveBack() {
+        newBytesLeft = Self.newBytesMax
         if text.capacity > Self.textBytesKept { text = [] }
     }
 }
@@ -247,7 +264,8 @@ extension PromptCounter {
         private mutating func structure(_ count: inout PromptCount) throws(JSONError) {
             let span = try scanner.value()
             guard json[span.lowerBound] != UInt8(ascii: "n") else { return }
-            count.structuredTokens += counter.tokens(of: UnsafeRawBufferPointer(rebasing: json[span]), by: tokenizer)
+            let raw = UnsafeRawBufferPointer(rebasing: json[span])
+            count.structuredTokens += counter.tokens(of: raw, by: tokenizer) ?? PromptCounter.estimate(raw)
             count.isWhole = false
         }
 
@@ -255,8 +273,13 @@ extension PromptCounter {
         func text(_ span: Range<Int>, isCertain: Bool) -> PromptCount {
             let raw = UnsafeRawBufferPointer(rebasing: json[(span.lowerBound + 1)..<(span.upperBound - 1)])
             var count = PromptCount()
+            guard let tokens = counter.tokens(ofEscaped: raw, by: tokenizer) else {
+                count.structuredTokens = PromptCounter.estimate(raw)
+                count.isWhole = false
+                return count
+            }
             count.textBytes = raw.count
-            count.textTokens = counter.tokens(ofEscaped: raw, by: tokenizer)
+            count.textTokens = tokens
             if isCertain, !isMostlyBlank(raw) {
                 count.certainTokens = max(0, count.textTokens - PromptCounter.savedMax)
             }

@@ -47,7 +47,8 @@ package final class TextCountCache: Sendable {
     /// - Parameters:
     ///   - text: As it stands in the body: the same text written with other escapes is counted again.
     ///   - owner: The tokenizer's ``Tokenizer/cacheOwner``.
-    func tokens(of text: UnsafeRawBufferPointer, owner: UInt32, count: () -> Int) -> Int {
+    ///   - count: nil where it is not to be counted now.
+    func tokens(of text: UnsafeRawBufferPointer, owner: UInt32, count: () -> Int?) -> Int? {
         guard text.count >= Self.bytesMin else { return count() }
         var hasher = Hasher()
         hasher.combine(key.0)
@@ -62,8 +63,7 @@ package final class TextCountCache: Sendable {
             return slot.hash == hash && slot.check == check ? slot.tokens : nil
         }
         if let known { return Int(known) }
-        let tokens = count()
-        guard let number = UInt32(exactly: tokens) else { return tokens }
+        guard let tokens = count(), let number = UInt32(exactly: tokens) else { return nil }
         box.shard.slots.withLock { $0[index] = Slot(hash: hash, check: check, tokens: number) }
         return tokens
     }

@@ -38,8 +38,16 @@ struct Bench: ParsableCommand {
         @OptionGroup var output: OutputOptions
 
         private struct Figures: Encodable {
-            var encode_megabytes_per_second, count_megabytes_per_second: Double
-            var tokens, bytes, memory_bytes, vocabulary_size: Int
+            var encode, count: Double
+            var tokens, bytes, memoryBytes, vocabularySize: Int
+
+            enum CodingKeys: String, CodingKey {
+                case encode = "encode_megabytes_per_second"
+                case count = "count_megabytes_per_second"
+                case tokens, bytes
+                case memoryBytes = "memory_bytes"
+                case vocabularySize = "vocabulary_size"
+            }
         }
 
         func validate() throws {
@@ -59,9 +67,8 @@ struct Bench: ParsableCommand {
             }
             try Output.json(
                 Figures(
-                    encode_megabytes_per_second: speed.encode, count_megabytes_per_second: speed.count,
-                    tokens: speed.tokens, bytes: text.count, memory_bytes: tokenizer.memoryBytes,
-                    vocabulary_size: tokenizer.vocabularySize))
+                    encode: speed.encode, count: speed.count, tokens: speed.tokens, bytes: text.count,
+                    memoryBytes: tokenizer.memoryBytes, vocabularySize: tokenizer.vocabularySize))
         }
     }
 }

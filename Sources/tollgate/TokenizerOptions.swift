@@ -64,7 +64,9 @@ struct InputFile: ~Copyable {
     borrowing func read(into bytes: inout [UInt8]) throws(CommandFailure) -> Bool {
         var count = 0
         let chunk = [UInt8](unsafeUninitializedCapacity: 256 << 10) { buffer, filled in
-            repeat { count = Glibc.read(descriptor, buffer.baseAddress, buffer.count) } while count < 0 && errno == EINTR
+            repeat {
+                count = Glibc.read(descriptor, buffer.baseAddress, buffer.count)
+            } while count < 0 && errno == EINTR
             filled = max(0, count)
         }
         guard count >= 0 else { throw Self.failure(name) }

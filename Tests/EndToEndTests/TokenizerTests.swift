@@ -68,7 +68,9 @@ import Testing
         #expect(answer.status == 200)
         let contents =
             stream
-            ? answer.events.compactMap { try? JSONValue(parsing: Array($0.utf8))["choices"]?.array?.first?["delta"]?["content"]?.string }
+            ? answer.events.compactMap {
+                try? JSONValue(parsing: Array($0.utf8))["choices"]?.array?.first?["delta"]?["content"]?.string
+            }
             : [try answer.json()["choices"]?.array?.first?["message"]?["content"]?.string ?? ""]
         let text = contents.joined()
         #expect(!text.isEmpty)

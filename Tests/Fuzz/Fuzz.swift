@@ -5,7 +5,7 @@ import FuzzTargets
 /// What the process fuzzes; set once, before libFuzzer takes over its only thread.
 nonisolated(unsafe) private var chosen = FuzzTarget.json  // SAFETY: see above.
 
-/// `Fuzz json|stream|response|front [libFuzzer's arguments]`, or `Fuzz seeds FOLDER`, which writes the smuggling cases as
+/// `Fuzz json|stream|response|front|vocabulary|text [libFuzzer's arguments]`, or `Fuzz seeds FOLDER`, which writes the smuggling cases as
 /// files. One binary for all, since most of the cost of building it is the same for each.
 @main
 struct Fuzz {

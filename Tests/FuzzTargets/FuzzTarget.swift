@@ -9,6 +9,10 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case response
     /// A client's bytes: the decoder, the head that we read of it, and the framing of bodies.
     case front
+    /// A tokenizer's file, of any of the formats.
+    case vocabulary
+    /// A text, through a vocabulary.
+    case text
 
     /// - Returns: nil where all is as it should be.
     package func finding(in bytes: UnsafeRawBufferPointer) -> String? {
@@ -17,6 +21,8 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .stream: StreamTarget.finding(in: Array(bytes))
         case .response: ResponseTarget.finding(in: Array(bytes))
         case .front: FrontTarget.finding(in: Array(bytes))
+        case .vocabulary: TokenizerFileTarget.finding(in: bytes)
+        case .text: TokenizerTextTarget.finding(in: bytes)
         }
     }
 }

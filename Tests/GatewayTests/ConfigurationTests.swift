@@ -284,6 +284,19 @@ struct ConfigurationTests {
         ("redis: { url: rediss://x }", "redis.url: the Redis URL's scheme rediss:// is not built yet"),
     ]
 
+    @Test(arguments: [
+        ("tokenizer: none.json", "models[0].tokenizer: \"none.json\" cannot be read: No such file or directory"),
+        ("tokenizer: { file: gate.txt }", "models[0].tokenizer: \"gate.txt\" cannot be read"),
+        ("tokenizer: { file: x, pattern: gpt5 }", "models[0].tokenizer.pattern: \"gpt5\" "),
+        ("tokenizer: { pattern: gpt2 }", "models[0].tokenizer.file: is missing"),
+        ("tokenizer: /etc/passwd", "models[0].tokenizer: \"/etc/passwd\" neither a tokenizer.json"),
+    ])
+    func aTokenizerThatCannotBeLoadedIsNamedWithItsReason(option: String, expected: String) {
+        let found = problems(minimal + "models: [ { id: a, \(option) } ]\n")
+        #expect(found.count == 1, "\(found)")
+        #expect(found.first?.hasPrefix("gate.yaml:2: " + expected) == true, "\(found)")
+    }
+
     @Test(arguments: Self.notBuilt)
     func keyWhoseFeatureIsNotBuiltSaysSo(yaml: String, expected: String) {
         let found = problems(minimal + yaml + "\n")

@@ -23,7 +23,8 @@ struct PromptCounterTests {
     }
 
     @Test func textsAreCountedAsTheyReadAndBoundedAsTheyStand() {
-        let count = conversation(#"[{"role":"user","content":"aaaa\n\u00e9"},{"content":[{"type":"text","text":"xy"}]}]"#)
+        let count = conversation(
+            #"[{"role":"user","content":"aaaa\n\u00e9"},{"content":[{"type":"text","text":"xy"}]}]"#)
         #expect(count.textTokens == 1 + 1 + 2 + 2)
         #expect(count.textBytes == #"aaaa\n\u00e9"#.utf8.count + 2)
         #expect(count.messages == 2)
@@ -58,6 +59,19 @@ struct PromptCounterTests {
         #expect(prompts("[5, 600,7]").textTokens == 3)
         #expect(prompts("[[5,6],[7]]").textTokens == 3)
         #expect(prompts("[[5,6],[7]]").prompts == 2)
+    }
+
+    @Test func aTextTooLongToCountIsEstimatedAndStaysBoundedByItsBytes() {
+        let long = String(repeating: "a", count: PromptCounter.newBytesMax)
+        let count = conversation(#"[{"role":"user","content":"b\#(long)"},{"content":"aaaa"}]"#)
+        #expect(count.textTokens == 1)
+        #expect(count.textBytes == 4)
+        #expect(count.structuredTokens == PromptCounter.newBytesMax / 4 + 1)
+        #expect(!count.isWhole)
+        // Each call begins anew, and what was counted once is free.
+        #expect(conversation(#"[{"role":"user","content":"\#(long)"}]"#).textTokens == PromptCounter.newBytesMax / 4)
+        let both = #"[{"role":"user","content":"\#(long)"},{"content":"\#(String(long.dropLast(4)))"}]"#
+        #expect(conversation(both).textTokens == PromptCounter.newBytesMax / 2 - 1)
     }
 
     @Test func aTextThatComesAgainIsNotCountedAgain() {

@@ -99,6 +99,7 @@ extension FleetSections {
             file = tokenizer.required("file", Units.text)
             pattern = tokenizer.value("pattern", Units.word(PretokenizerPattern.self))
             tokenizer.finish()
+            if tokenizer.has("pattern"), pattern == nil { return nil }
         } else {
             (file, pattern) = (section.value("tokenizer", Units.text), nil)
         }

@@ -115,7 +115,8 @@ extension Exchange {
             scanned.maxTokens
             ?? PromptEstimate.completionTokensDefault(
                 maxOutputTokens: model.configuration.maxOutputTokens,
-                contextTokens: model.configuration.contextTokens, bodyBytes: count == nil ? scanned.bodyBytes : 2 * promptTokensEstimate,
+                contextTokens: model.configuration.contextTokens,
+                bodyBytes: count == nil ? scanned.bodyBytes : 2 * promptTokensEstimate,
                 promptTokensMax: promptTokensMax)
         maxTokens = each
         // Where only bounds are known the node judges; what is refused here could not fit whatever its template.
