@@ -101,7 +101,7 @@ import Testing
         #expect(Set(books.settles.compactMap(\.requestID)) == Set(plain + [streamID]))
         let stream = try #require(books.settles.first { $0.requestID == streamID })
         #expect(stream.estimated)
-        #expect(stream.prompt == ((ask.body?.count ?? 0) + 3) / 4)
+        #expect(ask.promptEstimates.contains(stream.prompt))
         // The last second's tokens are free, not more.
         #expect(stream.completion <= delivered)
         #expect(stream.completion > 0)

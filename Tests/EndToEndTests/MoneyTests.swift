@@ -12,8 +12,6 @@ import Testing
     }
 
     /// The gateway's own count of a prompt: ceil(body bytes / 4).
-    private func ownCount(_ ask: Ask) -> Int { ((ask.body?.count ?? 0) + 3) / 4 }
-
     // MARK: The client leaves
 
     @Test func aClientThatLeavesBeforeDispatchPaysNothing() async throws {
@@ -50,7 +48,8 @@ import Testing
         // A busy machine may delay one of them.
         #expect(delays.min()! < 0.1, "\(delays)")
         let books = try await customer.books(settles: 3)
-        #expect(books.settles.allSatisfy { $0.estimated && $0.completion == 0 && $0.prompt == ownCount(ask) })
+        #expect(
+            books.settles.allSatisfy { $0.estimated && $0.completion == 0 && ask.promptEstimates.contains($0.prompt) })
         let line = try await gateway.accessLine(of: books.settles[0].requestID ?? "")
         #expect(line["status"]?.integer == 499)
         #expect(line["failure"]?.string == "client_closed")
@@ -78,7 +77,7 @@ import Testing
         #expect(MonotonicTime.now().seconds(since: left) < 1)
         let entry = try await customer.onlySettle()
         #expect(entry.estimated)
-        #expect(entry.prompt == ownCount(ask))
+        #expect(ask.promptEstimates.contains(entry.prompt))
         // What was on its way when the client left was delivered, too.
         #expect((got...got + 30).contains(entry.completion), "\(entry.completion)")
         let generated = node.stats.generatedTokens - before.generatedTokens
@@ -97,7 +96,7 @@ import Testing
         _ = try await node.stats { $0.aborted > before.aborted }
         let entry = try await customer.onlySettle()
         #expect(entry.estimated)
-        #expect(entry.prompt == ownCount(ask))
+        #expect(ask.promptEstimates.contains(entry.prompt))
         #expect(entry.completion == 0)
     }
 
@@ -113,7 +112,7 @@ import Testing
         let contents = answer.events.count { $0.contains("\"content\":\"") && !$0.contains("\"content\":\"\"") }
         let entry = try await customer.onlySettle()
         #expect(entry.estimated)
-        #expect(entry.prompt == ownCount(ask))
+        #expect(ask.promptEstimates.contains(entry.prompt))
         #expect(entry.completion == contents)
     }
 
@@ -186,7 +185,7 @@ import Testing
         if stream { #expect(answer.events.last == "[DONE]") }
         let entry = try await customer.onlySettle()
         #expect(entry.estimated)
-        #expect(entry.prompt == ownCount(ask))
+        #expect(ask.promptEstimates.contains(entry.prompt))
         #expect((1...7).contains(entry.completion))
         if stream { #expect(entry.completion == 7) }
     }
@@ -199,7 +198,7 @@ import Testing
         #expect(try await gateway.ask(beyond).status == 200)
         let entry = try await customer.onlySettle()
         #expect(entry.estimated)
-        #expect(entry.prompt == ownCount(beyond))
+        #expect(beyond.promptEstimates.contains(entry.prompt))
         #expect(entry.completion <= 20)
         let other = try await Customer.create(on: gateway)
         let body = #"{"model":"more-usage","input":"one two three four"}"#
@@ -217,7 +216,7 @@ import Testing
         #expect(try await gateway.ask(.post("/v1/embeddings", body, key: customer.key)).status == 200)
         let entry = try await customer.onlySettle()
         #expect(entry.estimated)
-        #expect(entry.prompt == (body.utf8.count + 3) / 4)
+        #expect((1...body.utf8.count / 2).contains(entry.prompt))
     }
 
     @Test func aStreamThatGeneratesBeyondItsLimitIsCutOffAtTheHold() async throws {

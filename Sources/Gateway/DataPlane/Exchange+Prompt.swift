@@ -31,12 +31,27 @@ extension Exchange {
 
     /// The likeliest number of tokens: for rates, for routing, and for what is charged where a node says nothing.
     func promptEstimate(_ scanned: ScannedRequest, _ model: ModelEntry, _ count: PromptCount?) -> Int {
-        guard let count else {
-            let (bytes, isHuge) = scanned.bodyBytes.addingReportingOverflow(scanned.repeatedBytes)
-            return estimatePromptTokens(bodyBytes: isHuge ? .max : bytes)
+        if let count {
+            return count.textTokens + count.structuredTokens
+                + loop.services.promptLearning.overhead(of: model.id, count)
         }
-        let template = loop.services.promptLearning.overhead(of: model.id, count)
-        return count.textTokens + count.structuredTokens + template
+        let features = promptFeatures(scanned)
+        self.promptFeatures = features
+        let (sum, overflow) = loop.services.promptLearning.tokens(of: features, model.id)
+            .addingReportingOverflow(estimatePromptTokens(bodyBytes: scanned.repeatedBytes))
+        return overflow ? .max : sum
+    }
+
+    /// What tells how many tokens the prompt has, whatever the vocabulary.
+    private func promptFeatures(_ scanned: ScannedRequest) -> TextFeatures {
+        body.withUnsafeReadableBytes { body in
+            var features = TextFeatures()
+            for span in [scanned.promptSpan, scanned.systemSpan, scanned.toolsSpan].compactMap(\.self) {
+                features += TextFeatures(UnsafeRawBufferPointer(rebasing: body[span]))
+            }
+            features.messages = scanned.contentParts.messages
+            return features
+        }
     }
 
     // MARK: After
@@ -70,7 +85,12 @@ extension Exchange {
 
     /// A node's word on the prompt, believed: the template's own tokens are what it says beyond the texts.
     func learnPrompt(_ usage: TokenUsage) {
-        guard let model, let promptCount, let scanned, scanned.contentParts.images == 0 else { return }
-        loop.services.promptLearning.reported(usage.promptTokens, for: promptCount, of: model.id)
+        guard let model, let scanned, scanned.contentParts.images == 0, scanned.repeatedBytes == 0 else { return }
+        let learning = loop.services.promptLearning
+        if let promptCount {
+            learning.reported(usage.promptTokens, for: promptCount, of: model.id)
+        } else if let promptFeatures {
+            learning.reported(usage.promptTokens, for: promptFeatures, of: model.id)
+        }
     }
 }

@@ -67,6 +67,8 @@ package final class Exchange {
     var promptTokensEstimate = 0
     /// By the vocabulary of the model that serves; nil where it is not known.
     var promptCount: PromptCount?
+    /// Of a prompt that no vocabulary counts.
+    var promptFeatures: TextFeatures?
     var maxTokens: Int?
     /// Values of the client's that were above the model's clamps, and what they became.
     var lowered: [(name: String, value: Int)] = []

@@ -2,12 +2,14 @@ import Domain
 import Synchronization
 import Tokenization
 
-/// What chat templates add to prompts, by model: learned from the usage that nodes report. Survives reloads.
+/// What is learned of prompts from the usage that nodes report, by model: what templates add to texts that were counted,
+/// and how many tokens texts have where no vocabulary is known. Survives reloads.
 package final class PromptLearning: Sendable {
     private struct Model {
         // ChatML and its like: three or four tokens around a message, three that open the answer.
         var conversations = TemplateOverhead(conversation: 4, message: 4)
         var prompts = TemplateOverhead(conversation: 1, message: 0)
+        var estimator = TokenEstimator()
     }
 
     /// Models are those of the configuration, so their number is bounded by it.
@@ -21,6 +23,16 @@ package final class PromptLearning: Sendable {
         return count.messages > 0
             ? known.conversations.tokens(messages: count.messages)
             : known.prompts.tokens(messages: 0) * max(1, count.prompts)
+    }
+
+    /// The likeliest number of tokens, where no vocabulary is known.
+    func tokens(of features: TextFeatures, _ model: ModelID) -> Int {
+        models.withLock { $0[model, default: Model()].estimator.tokens(features) }
+    }
+
+    /// A node reported so many tokens for a prompt of these features.
+    func reported(_ tokens: Int, for features: TextFeatures, of model: ModelID) {
+        models.withLock { $0[model, default: Model()].estimator.learn(features, tokens: tokens) }
     }
 
     /// A node reported so many tokens for a prompt that was counted.

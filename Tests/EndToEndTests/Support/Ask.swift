@@ -32,6 +32,10 @@ struct Ask: Sendable {
         return bytes + Array("0\r\n\r\n".utf8)
     }
 
+    /// What the gateway may estimate the prompt at, where no node says: it learns from what they report, so the very number
+    /// depends on what was asked before.
+    var promptEstimates: ClosedRange<Int> { 1...((body?.count ?? 0) / 2) }
+
     static func get(_ path: String, key: String? = nil) -> Ask { Ask(method: "GET", path: path, key: key) }
 
     static func post(_ path: String, _ body: String, key: String? = nil) -> Ask {
