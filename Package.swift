@@ -84,7 +84,7 @@ let package = Package(
         .executableTarget(
             name: "tollgate",
             dependencies: [
-                "Domain", "ControlPlane", "Gateway", "Simulator", "Tokenization", "CCurl", logging, lifecycle,
+                "Domain", "JSON", "ControlPlane", "Gateway", "Simulator", "Tokenization", "CCurl", logging, lifecycle,
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],

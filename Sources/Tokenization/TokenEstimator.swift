@@ -10,6 +10,9 @@
 package struct TokenEstimator: Sendable {
     /// Reports of this many requests are what counts: older ones have faded to a third.
     package static let requestsRemembered = 500
+    /// The same while reports surprise beyond `surpriseUsual` in the mean of some 32: the vocabulary is another one.
+    private static let requestsRememberedOnChange = 50.0
+    private static let surpriseUsual = 0.2
     /// Relative error of a report that the weights cannot explain: words differ.
     private static let noise = 0.1
     /// What a single report may be off by, relative to the greater of it and the estimate, before it is cut down.
@@ -56,6 +59,8 @@ package struct TokenEstimator: Sendable {
     private var weights = Self.prior.map(\.weight)
     /// Of the weights; row by row. Symmetric to the bit: both halves are computed by the same operations.
     private var covariance = Self.priorCovariance
+    /// Mean of how surprising the last reports were, relative.
+    private var surpriseMean = 0.0
     /// Reports learned from.
     package private(set) var requestsLearned = 0
 
@@ -130,7 +135,9 @@ package struct TokenEstimator: Sendable {
     /// One step of recursive least squares on `inputs`: how far the estimate was below the report.
     private mutating func update(_ surprise: Double) {
         let count = Self.count
-        let keeping = 1 - 1 / Double(Self.requestsRemembered)
+        surpriseMean += (abs(surprise) - surpriseMean) / 32
+        let isChanged = surpriseMean > Self.surpriseUsual
+        let keeping = 1 - 1 / (isChanged ? Self.requestsRememberedOnChange : Double(Self.requestsRemembered))
         project()
         var variance = 0.0
         for index in 0..<count { variance += inputs[index] * projected[index] }

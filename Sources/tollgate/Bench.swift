@@ -105,13 +105,17 @@ struct TokenizerSpeed {
         var rounds: [Double] = []
         var total = 0.0
         while rounds.count < roundsMin || total < seconds {
-            let start = processorSeconds()
-            work()
-            rounds.append(processorSeconds() - start)
+            rounds.append(Self.seconds(work))
             total += rounds[rounds.count - 1]
         }
         rounds.sort()
         return Double(bytes) / 1e6 / rounds[rounds.count / 2]
+    }
+
+    static func seconds(_ work: () -> Void) -> Double {
+        let start = processorSeconds()
+        work()
+        return processorSeconds() - start
     }
 
     private static func processorSeconds() -> Double {

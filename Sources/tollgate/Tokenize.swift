@@ -31,6 +31,9 @@ struct Tokenize: ParsableCommand {
     @Flag(help: .init("Measure with an empty cache in each round.", visibility: .hidden))
     var cold = false
 
+    @Option(help: .init("Estimate instead, learning from the first so many records.", visibility: .hidden))
+    var estimate: Int?
+
     @OptionGroup var output: OutputOptions
 
     private struct IDs: Encodable { var ids: [UInt32] }
@@ -43,7 +46,8 @@ struct Tokenize: ParsableCommand {
     func run() throws {
         let tokenizer = try file.load()
         if lines {
-            var records = TokenizerRecords(tokenizer, counts: count, benchSeconds: bench, isCold: cold)
+            var records = TokenizerRecords(
+                tokenizer, counts: count, benchSeconds: bench, isCold: cold, learnedMax: estimate)
             return try records.answer()
         }
         let text = try InputFile.contents(of: nil)

@@ -1,4 +1,5 @@
 import ControlPlane
+import JSON
 import Tokenization
 
 /// Many texts through one tokenizer in one process: what the tests ask that hold ours against the libraries.
@@ -10,10 +11,14 @@ struct TokenizerRecords {
     private let counts: Bool
     private let benchSeconds: Double?
     private let isCold: Bool
+    private let learnedMax: Int?
+    private var estimator = TokenEstimator()
     private let scratch = TokenizerScratch()
     private var ids: [UInt32] = []
 
-    init(_ tokenizer: Tokenizer, counts: Bool, benchSeconds: Double?, isCold: Bool) {
+    /// - Parameter learnedMax: Print what the estimator says instead, which learns from the first so many records.
+    init(_ tokenizer: Tokenizer, counts: Bool, benchSeconds: Double?, isCold: Bool, learnedMax: Int?) {
+        self.learnedMax = learnedMax
         self.tokenizer = tokenizer
         self.counts = counts
         self.benchSeconds = benchSeconds
@@ -56,9 +61,26 @@ struct TokenizerRecords {
                 "tokens":\(speed.tokens),"bytes":\(text.count)}
                 """
         }
+        if let learnedMax { return estimate(text, learnedMax) }
         if counts { return "\(tokenizer.count(text, scratch: scratch))" }
         ids.removeAll(keepingCapacity: true)
         tokenizer.encode(text, into: &ids, scratch: scratch)
         return ids.map { "\($0)" }.joined(separator: " ")
+    }
+
+    /// The estimate, the tokens, the bytes as JSON, and the seconds that scanning and learning took.
+    private mutating func estimate(_ text: UnsafeRawBufferPointer, _ learnedMax: Int) -> String {
+        var json: [UInt8] = []
+        JSONWriter.append(escapingContent: text, to: &json)
+        var features = TextFeatures()
+        let scanSeconds = TokenizerSpeed.seconds { features = json.withUnsafeBytes { TextFeatures($0) } }
+        features.messages = 1
+        let estimated = estimator.tokens(features)
+        let tokens = tokenizer.count(text, scratch: scratch)
+        var learnSeconds = 0.0
+        if estimator.requestsLearned < learnedMax {
+            learnSeconds = TokenizerSpeed.seconds { estimator.learn(features, tokens: tokens) }
+        }
+        return "\(estimated) \(tokens) \(json.count) \(scanSeconds) \(learnSeconds)"
     }
 }
