@@ -10,7 +10,7 @@ BENCH_PACKAGES := $(PACKAGES) nginx wrk nghttp2-client python3
 # How long `make fuzz` fuzzes each target.
 SECONDS ?= 600
 # Test suites that need no server.
-QUICK := DomainTests|JSONTests|OpenAIProtocolTests|RoutingTests|BillingTests|ArchitectureTests
+QUICK := DomainTests|JSONTests|OpenAIProtocolTests|TokenizationTests|RoutingTests|BillingTests|ArchitectureTests
 
 .PHONY: run build test quick lint fuzz bench test-conformance test-real packages test-packages bench-packages clean
 

@@ -3,7 +3,7 @@
 
 Needs unicodedata2==16.0.0: both regex engines of the reference libraries, regex-syntax 0.8 (tiktoken) and
 Oniguruma 6.9.10 (tokenizers), know exactly Unicode 16.0, while the normalizer of tokenizers
-(unicode-normalization-alignments 0.1) knows Unicode 9.0. Tests/Tokens/check_pieces.py asks the libraries
+(unicode-normalization-alignments 0.1) knows Unicode 9.0. It was found by asking the libraries
 themselves about every code point and fails if a later release of theirs moves on.
 
 Usage: scripts/generate-unicode-tables.py [output directory]

@@ -31,7 +31,7 @@ extension LedgerModel.Org {
         for unused in request.returns { giveBack(unused.booking, key: unused.key) }
 
         // 3. and 4. Holds in order of arrival, as long as what is available carries them; a pool takes what is left.
-        let floor = honoured(request, journal, charged: charged, available: available)
+        let floor = honoured(request, journal, available: available)
         var running = floor
         var own: [KeyID: Int] = [:]
         for (key, count) in request.slots { own[key, default: 0] += count }
@@ -73,12 +73,10 @@ extension LedgerModel.Org {
     /// The floor that is lent whatever else is. A gateway that does not know how much of its journal is applied (a call of
     /// its earlier run came late) counts charges in it that are paid: of such a floor, what there is and what it was lent
     /// before cover all that it can owe, and more would break I1.
-    private func honoured(
-        _ request: SyncRequest, _ journal: LedgerModel.Journal, charged: Int64, available: Int64
-    ) -> Int64 {
+    private func honoured(_ request: SyncRequest, _ journal: LedgerModel.Journal, available: Int64) -> Int64 {
         let floor = request.floor.nanodollars
         guard journal.applied > request.first + Int64(request.charges.count) - 1 else { return floor }
-        return min(floor, max(available, journal.lent - charged))
+        return min(floor, max(available, journal.lent))
     }
 
     private mutating func apply(_ charge: Charge) {

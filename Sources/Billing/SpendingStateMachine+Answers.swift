@@ -83,6 +83,8 @@ extension SpendingStateMachine {
         succeeded(sent)
         adopt(answer.applied, &actions)
         advance(to: answer.applied, &actions)
+        // The store had more than this gateway knew: the floor that went out counted what is paid, so the next goes soon.
+        if answer.applied >= sent.first + Int64(sent.charges) { isDirty = true }
         if phase == .learning, replay == nil { phase = .running }
         for (waiter, verdict) in zip(sent.admissions, answer.verdicts) {
             switch verdict.outcome {

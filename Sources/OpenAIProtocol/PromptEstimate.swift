@@ -49,6 +49,17 @@ package enum PromptEstimate {
         let prompt = min(promptTokensMax, bodyBytes / 2)
         return max(1, min(maxOutputTokens, contextTokens - min(contextTokens, prompt)))
     }
+    /// The same where the prompt was counted: its bound is near the truth, so what it leaves of the context is the answer's.
+    ///
+    /// - Parameter likelyTokens: The prompt with all that a template may add; what is gone by where the bound leaves no room.
+    package static func completionTokensDefault(
+        maxOutputTokens: Int, contextTokens: Int?, promptTokensMax: Int, likelyTokens: Int
+    ) -> Int {
+        guard let contextTokens else { return maxOutputTokens }
+        let room = contextTokens - min(contextTokens, promptTokensMax)
+        guard room < 1 else { return min(maxOutputTokens, room) }
+        return max(1, min(maxOutputTokens, contextTokens - min(contextTokens, likelyTokens)))
+    }
 }
 
 /// ``PromptEstimate/estimatePromptTokens(bodyBytes:)``.

@@ -16,15 +16,12 @@ package struct UsageVerdict: Hashable, Sendable {
 
     /// What the gateway knows of an answer by itself.
     package struct OwnCount: Hashable, Sendable {
-        /// Never above the bounds.
-        package var usage: TokenUsage
         /// Whether anything was generated.
         package var hasContent: Bool
         /// Pieces of text that came one by one; each is a token at least. 0 where the answer came whole.
         package var textEvents: Int
 
-        package init(usage: TokenUsage, hasContent: Bool, textEvents: Int) {
-            self.usage = usage
+        package init(hasContent: Bool, textEvents: Int) {
             self.hasContent = hasContent
             self.textEvents = textEvents
         }
@@ -51,8 +48,15 @@ package struct UsageVerdict: Hashable, Sendable {
     }
 
     /// The same for a plain answer as a whole.
-    package static func answerBytesMax(completionTokens: Int, choices: Int, bodyBytes: Int) -> Int {
-        bytesMax(completionTokens, choices, bodyBytes, bytesPerToken: tokenBytesMax + tokenDetailBytesMax)
+    ///
+    /// - Parameter echoedTokens: Of the prompt, where the answer may tell about them, too.
+    package static func answerBytesMax(
+        completionTokens: Int, choices: Int, bodyBytes: Int, echoedTokens: Int = 0
+    ) -> Int {
+        let (echoed, overflow) = echoedTokens.multipliedReportingOverflow(by: choices)
+        let (tokens, carry) = completionTokens.addingReportingOverflow(echoed)
+        guard !overflow, !carry else { return .max }
+        return bytesMax(tokens, choices, bodyBytes, bytesPerToken: tokenBytesMax + tokenDetailBytesMax)
     }
 
     private static func bytesMax(_ tokens: Int, _ choices: Int, _ bodyBytes: Int, bytesPerToken: Int) -> Int {
@@ -65,17 +69,17 @@ package struct UsageVerdict: Hashable, Sendable {
     }
 
     /// - Parameters:
-    ///   - own: Billed where the node says nothing, or contradicts the bounds, its own answer or what is known of its
-    ///     engine.
+    ///   - own: What the node's word is compared with.
+    ///   - ownUsage: Billed where the node says nothing, or contradicts the bounds, its own answer or what is known of its
+    ///     engine. Never above the bounds. Costs time, so it is asked for only then.
     ///   - choices: How many answers the request asked for, all prompts together.
     package static func judge(
         _ reported: ReportedUsage, own: OwnCount, promptTokensMax: Int, completionTokensMax: Int, generates: Bool,
-        engine: Engine, choices: Int, prompts: Int
+        engine: Engine, choices: Int, prompts: Int, ownUsage: () -> TokenUsage
     ) -> UsageVerdict {
-        let estimate = UsageVerdict(usage: own.usage, isEstimated: true, isDistrusted: false)
-        let distrusted = UsageVerdict(usage: own.usage, isEstimated: true, isDistrusted: true)
+        var distrusted: UsageVerdict { UsageVerdict(usage: ownUsage(), isEstimated: true, isDistrusted: true) }
         switch reported {
-        case .absent, .null: return estimate
+        case .absent, .null: return UsageVerdict(usage: ownUsage(), isEstimated: true, isDistrusted: false)
         case .malformed: return distrusted
         case .value(let usage):
             guard usage.isPlausible(promptTokensMax: promptTokensMax, completionTokensMax: completionTokensMax) else {
@@ -84,8 +88,9 @@ package struct UsageVerdict: Hashable, Sendable {
             guard generates else { return UsageVerdict(usage: usage, isEstimated: false, isDistrusted: false) }
             // llama.cpp reports the tokens of one choice, whatever their number (measured).
             if engine == .llamacpp, choices > 1 {
-                var counted = prompts > 1 ? own.usage : usage
-                counted.completionTokens = max(usage.completionTokens, own.usage.completionTokens)
+                let own = ownUsage()
+                var counted = prompts > 1 ? own : usage
+                counted.completionTokens = max(usage.completionTokens, own.completionTokens)
                 return UsageVerdict(usage: counted, isEstimated: true, isDistrusted: false)
             }
             let contradictsItself =

@@ -34,7 +34,7 @@ extension PretokenizerPattern {
     private static let tail = #"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"#
     private static let whitespace = #"\s*[\r\n]+|\s+(?!\S)|\s+"#
 
-    /// Every text known. Tests/Tokens/check_pieces.py runs each in its engines.
+    /// Every text known. Tests/Tokens holds each against its engine.
     package static let spellings: [Spelling] = [
         // Of the GPT-2 release, and what `ByteLevel` of tokenizers uses by itself.
         Spelling(

@@ -15,12 +15,13 @@ package final class PromptCounter {
     /// Tokens that trimming a text which is not blank, and joining it to its neighbours, may save.
     private static let savedMax = 16
 
-    /// Bytes of new text that one call counts: some ten milliseconds of its event loop. Texts that were counted before
-    /// are free, and what does not fit is estimated by its bytes, and bounded by them.
+    /// Bytes of new text that are counted for one request, since an event loop waits for it: 5 to 30 ms. Texts that were
+    /// counted before are free, and what does not fit is estimated by its bytes, and bounded by them.
     package static let newBytesMax = 1 << 20
 
     private let scratch = TokenizerScratch()
-    private var newBytesLeft = PromptCounter.newBytesMax
+    /// Of the call under way.
+    private var newBytesLeft = 0
     private let cache: TextCountCache
     private var text: [UInt8] = []
 
@@ -35,8 +36,14 @@ package final class PromptCounter {
 
     /// Counts a conversation: `messages`, or the items of a response's `input`.
     ///
-    /// - Parameter json: An array of objects, or a string, that ``JSONScanner`` has validated.
-    package func countConversation(_ json: UnsafeRawBufferPointer, by tokenizer: Tokenizer) -> PromptCount {
+    /// - Parameters:
+    ///   - json: An array of objects, or a string, that ``JSONScanner`` has validated.
+    ///   - newBytes: How much new text may be counted; lowered by what was.
+    package func countConversation(_ json: UnsafeRawBufferPointer, by tokenizer: Tokenizer, newBytes: inout Int)
+        -> PromptCount
+    {
+        newBytesLeft = newBytes
+        defer { newBytes = newBytesLeft }
         var total = PromptCount()
         var reader = Reader(json, tokenizer: tokenizer, counter: self)
         do throws(JSONError) {
@@ -58,7 +65,11 @@ package final class PromptCounter {
     }
 
     /// Counts `prompt` or `input`: a string, token ids, or a list of either.
-    package func countPrompts(_ json: UnsafeRawBufferPointer, by tokenizer: Tokenizer) -> PromptCount {
+    package func countPrompts(_ json: UnsafeRawBufferPointer, by tokenizer: Tokenizer, newBytes: inout Int)
+        -> PromptCount
+    {
+        newBytesLeft = newBytes
+        defer { newBytes = newBytesLeft }
         var reader = Reader(json, tokenizer: tokenizer, counter: self)
         let total = (try? reader.prompts()) ?? PromptCount()
         giveBack()
@@ -66,7 +77,11 @@ package final class PromptCounter {
     }
 
     /// Counts what stands in the prompt as JSON: `tools`, a system prompt in parts.
-    package func countStructure(_ json: UnsafeRawBufferPointer, by tokenizer: Tokenizer) -> PromptCount {
+    package func countStructure(_ json: UnsafeRawBufferPointer, by tokenizer: Tokenizer, newBytes: inout Int)
+        -> PromptCount
+    {
+        newBytesLeft = newBytes
+        defer { newBytes = newBytesLeft }
         var count = PromptCount()
         if json.first == UInt8(ascii: "\"") {
             let reader = Reader(json, tokenizer: tokenizer, counter: self)
@@ -117,7 +132,6 @@ package final class PromptCounter {
     }
 
     private func giveBack() {
-        newBytesLeft = Self.newBytesMax
         if text.capacity > Self.textBytesKept { text = [] }
     }
 }
@@ -280,10 +294,15 @@ extension PromptCounter {
             }
             count.textBytes = raw.count
             count.textTokens = tokens
-            if isCertain, !isMostlyBlank(raw) {
+            if isCertain, !isMostlyBlank(raw), !mayNameSpecials(raw) {
                 count.certainTokens = max(0, count.textTokens - PromptCounter.savedMax)
             }
             return count
+        }
+
+        /// Whether a node that reads special tokens in texts could find any: each is one token, however long.
+        private func mayNameSpecials(_ raw: UnsafeRawBufferPointer) -> Bool {
+            raw.contains(UInt8(ascii: "<")) || raw.contains(UInt8(ascii: "["))
         }
 
         /// Whether trimming could take more than a few blanks of it: unless both ends show soon that they are none. An

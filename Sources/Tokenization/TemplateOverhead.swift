@@ -11,14 +11,12 @@ package struct TemplateOverhead: Hashable, Sendable {
     /// How much the belief weighs, in reports.
     private static let beliefWeight = 0.05
     /// A report of more than this is not the template's doing.
-    package static let tokensMax = 16_384
+    package static let tokensMax = 2_048
+    /// Longer conversations would outweigh all others.
+    private static let messagesMax = 256
 
     /// Sums over reports: weights, messages, overheads, and their products.
     private var weight, messages, overheads, messagesSquared, products: Double
-    /// The largest overhead seen, less what its messages explain, and how often a report came: for operators, who set
-    /// `template_tokens_max`.
-    package private(set) var largest = 0
-    package private(set) var reports = 0
 
     /// - Parameters:
     ///   - conversation: Tokens around the whole, to begin with.
@@ -35,7 +33,7 @@ package struct TemplateOverhead: Hashable, Sendable {
 
     /// A node reported `overhead` tokens beyond the texts of a conversation of so many messages.
     package mutating func learn(overhead: Int, messages count: Int) {
-        guard (0...Self.tokensMax).contains(overhead) else { return }
+        guard (0...Self.tokensMax).contains(overhead), count <= Self.messagesMax else { return }
         let m = Double(count)
         let o = Double(overhead)
         weight = weight * Self.memory + 1
@@ -43,8 +41,6 @@ package struct TemplateOverhead: Hashable, Sendable {
         messagesSquared = messagesSquared * Self.memory + m * m
         overheads = overheads * Self.memory + o
         products = products * Self.memory + m * o
-        largest = max(largest, overhead)
-        reports += 1
     }
 
     /// The likeliest overhead of so many messages.

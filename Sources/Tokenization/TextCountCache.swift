@@ -21,20 +21,22 @@ package final class TextCountCache: Sendable {
         var tokens: UInt32
     }
 
-    private struct Shard: ~Copyable {
-        let slots = Mutex<[Slot]>(
-            [Slot](repeating: Slot(hash: 0, check: 0, tokens: 0), count: TextCountCache.slotsPerShard))
+    private final class Shard: Sendable {
+        let slots: Mutex<[Slot]>
+
+        init(_ count: Int) {
+            slots = Mutex([Slot](repeating: Slot(hash: 0, check: 0, tokens: 0), count: count))
+        }
     }
 
-    private let table: [Box]
+    private let table: [Shard]
+    private let slotsPerShard: Int
     private let key: (UInt64, UInt64)
 
-    private final class Box: Sendable {
-        let shard = Shard()
-    }
-
-    package init() {
-        table = (0..<Self.shards).map { _ in Box() }
+    /// - Parameter slotsPerShard: A power of two.
+    package init(slotsPerShard: Int = TextCountCache.slotsPerShard) {
+        self.slotsPerShard = slotsPerShard
+        table = (0..<Self.shards).map { _ in Shard(slotsPerShard) }
         var system = SystemRandomNumberGenerator()
         key = (system.next(), system.next())
     }
@@ -56,15 +58,15 @@ package final class TextCountCache: Sendable {
         hasher.combine(bytes: text)
         let hash = UInt64(bitPattern: Int64(hasher.finalize()))
         let check = UInt64(owner) << 32 | UInt64(truncatingIfNeeded: text.count) & 0xFFFF_FFFF | 1 << 63
-        let index = Int(hash >> 8 & UInt64(Self.slotsPerShard - 1))
-        let box = table[Int(hash & UInt64(Self.shards - 1))]
-        let known = box.shard.slots.withLock { slots -> UInt32? in
+        let index = Int(hash >> 8 & UInt64(slotsPerShard - 1))
+        let shard = table[Int(hash & UInt64(Self.shards - 1))]
+        let known = shard.slots.withLock { slots -> UInt32? in
             let slot = slots[index]
             return slot.hash == hash && slot.check == check ? slot.tokens : nil
         }
         if let known { return Int(known) }
         guard let tokens = count(), let number = UInt32(exactly: tokens) else { return nil }
-        box.shard.slots.withLock { $0[index] = Slot(hash: hash, check: check, tokens: number) }
+        shard.slots.withLock { $0[index] = Slot(hash: hash, check: check, tokens: number) }
         return tokens
     }
 }

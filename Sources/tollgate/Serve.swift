@@ -132,7 +132,7 @@ private struct DataPlaneService: Service {
     }
 }
 
-/// Reloads on SIGHUP and when the file changes, or one that was read for it (a certificate, its key, a node's authority); a
+/// Reloads on SIGHUP and when the file changes, or one that was read for it (a certificate, its key, a node's authority, a tokenizer); a
 /// bad one keeps the last good configuration and says so.
 private struct ConfigurationReloader: Service {
     static let pollInterval = Duration.seconds(1)

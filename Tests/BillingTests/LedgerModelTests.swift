@@ -172,6 +172,26 @@ extension SyncAnswer {
         #expect(answer.grants == 0)
     }
 
+    /// A gateway that restarted gives its journal back in parts; a call of its run before came in between.
+    @Test func floorThatCountsPaidChargesIsHonouredAsFarAsThereIs() throws {
+        var bench = try Bench(dollars: 1)
+        let charges = (1...3).map { charge(Int64($0), 200_000_000) }
+        #expect(bench.sync(charges: charges).applied == 3)
+        #expect(bench.sync(floor: 300_000_000, from: "s2").lent == NanoUSD(unchecked: 300_000_000))
+        // 100,000,000 are left, and two charges of 400,000,000 together are counted that are paid.
+        let answer = bench.sync(
+            charges: [charges[0]], floor: 400_000_000, revision: SyncRevision(incarnation: 2, counter: 1))
+        #expect(answer.status == .ok)
+        #expect(answer.lent == NanoUSD(unchecked: 100_000_000))
+        #expect(!answer.isOverspent)
+        #expect(bench.lent == 400_000_000)
+        // What it was lent before stays, whatever there is.
+        _ = bench.sync(floor: 250_000_000, revision: SyncRevision(incarnation: 2, counter: 2))
+        let again = bench.sync(
+            charges: [charges[0]], floor: 900_000_000, revision: SyncRevision(incarnation: 2, counter: 3))
+        #expect(again.lent == NanoUSD(unchecked: 250_000_000))
+    }
+
     @Test func unknownOrgHasNoLedger() throws {
         var model = LedgerModel()
         let request = SyncRequest(

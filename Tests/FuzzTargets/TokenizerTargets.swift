@@ -84,23 +84,31 @@ enum TokenizerTextTarget {
                 return "\(subject.pattern): the ids do not say the text"
             }
             guard String(validating: bytes, as: UTF8.self) != nil else { continue }
-            if let place = difference(ids, bytes, subject.pattern) { return "\(subject.pattern): at byte \(place)" }
+            if let place = difference(ids, bytes, subject.pattern, tokenizer) {
+                return "\(subject.pattern): at byte \(place)"
+            }
         }
         return nil
     }
 
     /// Where the first piece begins whose ids are not the judge's.
     private static func difference(
-        _ ids: [UInt32], _ text: UnsafeRawBufferPointer, _ pattern: PretokenizerPattern
+        _ ids: [UInt32], _ text: UnsafeRawBufferPointer, _ pattern: PretokenizerPattern, _ tokenizer: Tokenizer
     ) -> Int? {
         let pretokenizer = Pretokenizer(pattern)
+        let scratch = TokenizerScratch()
         var rest = ids[...]
         var start = 0
         while start < text.count {
             let end = pretokenizer.end(in: text, from: start)
             guard end > start, end <= text.count else { return start }
             let piece = Array(text[start..<end])
-            guard piece.count <= judgedBytesMax else { return nil }
+            guard piece.count <= judgedBytesMax else {
+                rest = rest.dropFirst(
+                    tokenizer.count(UnsafeRawBufferPointer(rebasing: text[start..<end]), scratch: scratch))
+                start = end
+                continue
+            }
             let expected = merged(piece)
             guard rest.starts(with: expected) else { return start }
             rest = rest.dropFirst(expected.count)

@@ -173,19 +173,16 @@ struct NamedEventTests {
 }
 
 struct UsageVerdictTests {
-    private static let own = UsageVerdict.OwnCount(
-        usage: TokenUsage(promptTokens: 20, cachedTokens: 0, completionTokens: 6), hasContent: true, textEvents: 0)
+    private static let ownUsage = TokenUsage(promptTokens: 20, cachedTokens: 0, completionTokens: 6)
 
     private func judge(
         _ reported: ReportedUsage, textEvents: Int = 0, engine: Engine = .vllm, choices: Int = 1, prompts: Int = 1,
         generates: Bool = true, hasContent: Bool = true
     ) -> UsageVerdict {
-        var own = Self.own
-        own.textEvents = textEvents
-        own.hasContent = hasContent
-        return UsageVerdict.judge(
-            reported, own: own, promptTokensMax: 100, completionTokensMax: 50, generates: generates, engine: engine,
-            choices: choices, prompts: prompts)
+        UsageVerdict.judge(
+            reported, own: UsageVerdict.OwnCount(hasContent: hasContent, textEvents: textEvents), promptTokensMax: 100,
+            completionTokensMax: 50, generates: generates, engine: engine,
+            choices: choices, prompts: prompts, ownUsage: { Self.ownUsage })
     }
 
     private static func value(_ prompt: Int, _ completion: Int) -> ReportedUsage {
@@ -207,12 +204,12 @@ struct UsageVerdictTests {
     ])
     func whatCannotBeTrueIsReplacedAndCounted(reported: ReportedUsage) {
         #expect(
-            judge(reported) == UsageVerdict(usage: Self.own.usage, isEstimated: true, isDistrusted: true))
+            judge(reported) == UsageVerdict(usage: Self.ownUsage, isEstimated: true, isDistrusted: true))
     }
 
     @Test(arguments: [ReportedUsage.absent, .null])
     func silenceIsNoLie(reported: ReportedUsage) {
-        #expect(judge(reported) == UsageVerdict(usage: Self.own.usage, isEstimated: true, isDistrusted: false))
+        #expect(judge(reported) == UsageVerdict(usage: Self.ownUsage, isEstimated: true, isDistrusted: false))
     }
 
     @Test func moreTextsThanTokensAreAContradiction() {
@@ -225,7 +222,7 @@ struct UsageVerdictTests {
         let two = judge(Self.value(10, 4), engine: .llamacpp, choices: 2)
         #expect(two.usage == TokenUsage(promptTokens: 10, cachedTokens: 0, completionTokens: 6))
         #expect(two.isEstimated && !two.isDistrusted)
-        #expect(judge(Self.value(10, 4), engine: .llamacpp, choices: 2, prompts: 2).usage == Self.own.usage)
+        #expect(judge(Self.value(10, 4), engine: .llamacpp, choices: 2, prompts: 2).usage == Self.ownUsage)
         #expect(judge(Self.value(10, 4), engine: .llamacpp).isEstimated == false)
         #expect(judge(Self.value(10, 4), engine: .vllm, choices: 2).isEstimated == false)
     }

@@ -307,6 +307,19 @@ struct PromptEstimateTests {
     }
 
     /// What is sent for a silent client: output and context, then the body's bytes, then the limit.
+    @Test func aCountedPromptLeavesTheRestOfTheContextToTheAnswer() {
+        func tokens(_ bound: Int, _ likely: Int, context: Int? = 8_192) -> Int {
+            PromptEstimate.completionTokensDefault(
+                maxOutputTokens: 4_096, contextTokens: context, promptTokensMax: bound, likelyTokens: likely)
+        }
+        #expect(tokens(100, 90) == 4_096)
+        // Below a quarter of the context, and all of it certain to fit.
+        #expect(tokens(6_664, 6_550) == 1_528)
+        #expect(tokens(9_000, 8_000) == 192)
+        #expect(tokens(9_000, 8_500) == 1)
+        #expect(tokens(9_000, 8_500, context: nil) == 4_096)
+    }
+
     @Test(arguments: [
         (8_192, nil, 1_000_000, 8_192),
         (8_192, 131_072, 1_000, 8_192),

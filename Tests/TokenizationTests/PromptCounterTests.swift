@@ -15,11 +15,15 @@ struct PromptCounterTests {
     }
 
     private func conversation(_ json: String) -> PromptCount {
-        Array(json.utf8).withUnsafeBytes { counter.countConversation($0, by: tokenizer) }
+        var newBytes = PromptCounter.newBytesMax
+        return Array(json.utf8).withUnsafeBytes {
+            counter.countConversation($0, by: tokenizer, newBytes: &newBytes)
+        }
     }
 
     private func prompts(_ json: String) -> PromptCount {
-        Array(json.utf8).withUnsafeBytes { counter.countPrompts($0, by: tokenizer) }
+        var newBytes = PromptCounter.newBytesMax
+        return Array(json.utf8).withUnsafeBytes { counter.countPrompts($0, by: tokenizer, newBytes: &newBytes) }
     }
 
     @Test func textsAreCountedAsTheyReadAndBoundedAsTheyStand() {
@@ -49,6 +53,8 @@ struct PromptCounterTests {
         // A template that trims could leave nothing of it.
         #expect(certain("user", String(repeating: " ", count: 500)) == 0)
         #expect(certain("user", "\\u0020\\u0020" + text) == 0)
+        // Nodes may read it as one token.
+        #expect(certain("user", text + "<|endoftext|> and on") == 0)
     }
 
     @Test func promptsAreStringsTokensOrListsOfThem() {
@@ -68,7 +74,7 @@ struct PromptCounterTests {
         #expect(count.textBytes == 4)
         #expect(count.structuredTokens == PromptCounter.newBytesMax / 4 + 1)
         #expect(!count.isWhole)
-        // Each call begins anew, and what was counted once is free.
+        // Each request begins anew, and what was counted once is free.
         #expect(conversation(#"[{"role":"user","content":"\#(long)"}]"#).textTokens == PromptCounter.newBytesMax / 4)
         let both = #"[{"role":"user","content":"\#(long)"},{"content":"\#(String(long.dropLast(4)))"}]"#
         #expect(conversation(both).textTokens == PromptCounter.newBytesMax / 2 - 1)
@@ -100,10 +106,12 @@ struct PromptCounterTests {
             (0..<Int.random(in: 60...90, using: &random)).map { _ in alphabet.randomElement(using: &random) ?? 97 }
         }
         let scratch = TokenizerScratch()
+        let counter = PromptCounter(cache: TextCountCache(slotsPerShard: 4))
         for _ in 0..<3_000 {
             let text = texts.randomElement(using: &random) ?? []
             let json = Array("[{\"content\":\"".utf8) + text + Array("\"}]".utf8)
-            let count = json.withUnsafeBytes { counter.countConversation($0, by: tokenizer) }
+            var newBytes = PromptCounter.newBytesMax
+            let count = json.withUnsafeBytes { counter.countConversation($0, by: tokenizer, newBytes: &newBytes) }
             #expect(count.textTokens == text.withUnsafeBytes { tokenizer.count($0, scratch: scratch) })
         }
     }

@@ -293,7 +293,8 @@ extension Exchange: UpstreamDelegate {
     private var answerBytesMax: Int {
         guard let scanned, scanned.endpoint.generates else { return .max }
         return UsageVerdict.answerBytesMax(
-            completionTokens: completionTokensMax, choices: scanned.choices, bodyBytes: scanned.bodyBytes)
+            completionTokens: completionTokensMax, choices: scanned.choices, bodyBytes: scanned.bodyBytes,
+            echoedTokens: scanned.endpoint == .completions ? promptTokensMax : 0)
     }
 
     /// The client is behind. Its slowness is not the node's: `stream_idle` rests, and `request` bounds the whole.

@@ -57,10 +57,10 @@ extension Exchange {
         let verdict = UsageVerdict.judge(
             reported,
             own: UsageVerdict.OwnCount(
-                usage: ownUsage, hasContent: hasContent || deliveredTokens > 0, textEvents: relay?.textEvents ?? 0),
+                hasContent: hasContent || deliveredTokens > 0, textEvents: relay?.textEvents ?? 0),
             promptTokensMax: promptTokensMax, completionTokensMax: completionTokensMax,
             generates: scanned.endpoint.generates, engine: node.engine, choices: scanned.choices,
-            prompts: scanned.promptCount)
+            prompts: scanned.promptCount, ownUsage: { ownUsage })
         if !verdict.isEstimated { learnPrompt(verdict.usage) }
         if verdict.isDistrusted { loop.metrics.count(.usageDistrusted) }
         return charge(verdict.usage, isEstimated: verdict.isEstimated, isDelivered: deliveredTokens > 0)

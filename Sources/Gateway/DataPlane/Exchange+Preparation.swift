@@ -70,6 +70,8 @@ extension Exchange {
 
     func readRates() {
         guard let key else { return perform(machine.ratesRead()) }
+        // No node will have it: others may use its room meanwhile.
+        releaseBody()
         // The client may leave meanwhile, and then nobody waits for the answer.
         loop.transport.readRates(of: key.id, org: key.org) { [weak self] rates in
             guard let self, !self.machine.isFinished else { return }
@@ -103,7 +105,7 @@ extension Exchange {
             promptTokensEstimate = 0
             return
         }
-        let promptMin = max(1, scanned.promptTokensMin, count?.certainTokens ?? 0)
+        let promptMin = max(1, scanned.promptTokensMin, certainTokens(scanned, count))
         guard scanned.endpoint.generates else {
             guard let context = model.configuration.contextTokens, promptMin > context else { return }
             throw Failure(
@@ -111,13 +113,7 @@ extension Exchange {
                 "This model's maximum context length is \(context) tokens, but an input has \(promptMin). Shorten it.",
                 parameter: scanned.endpoint.descriptor.prompt[0].rawValue)
         }
-        let each =
-            scanned.maxTokens
-            ?? PromptEstimate.completionTokensDefault(
-                maxOutputTokens: model.configuration.maxOutputTokens,
-                contextTokens: model.configuration.contextTokens,
-                bodyBytes: count == nil ? scanned.bodyBytes : 2 * promptTokensEstimate,
-                promptTokensMax: promptTokensMax)
+        let each = scanned.maxTokens ?? completionTokensDefault(scanned, model)
         maxTokens = each
         // Where only bounds are known the node judges; what is refused here could not fit whatever its template.
         if let context = model.configuration.contextTokens, each > context - min(context, promptMin) {
@@ -130,6 +126,18 @@ extension Exchange {
         let (all, overflow) = each.multipliedReportingOverflow(by: scanned.choices)
         guard !overflow else { throw tooManyTokens }
         completionTokensMax = all
+    }
+
+    private func completionTokensDefault(_ scanned: ScannedRequest, _ model: ModelEntry) -> Int {
+        let configuration = model.configuration
+        guard promptCount != nil else {
+            return PromptEstimate.completionTokensDefault(
+                maxOutputTokens: configuration.maxOutputTokens, contextTokens: configuration.contextTokens,
+                bodyBytes: scanned.bodyBytes, promptTokensMax: promptTokensMax)
+        }
+        return PromptEstimate.completionTokensDefault(
+            maxOutputTokens: configuration.maxOutputTokens, contextTokens: configuration.contextTokens,
+            promptTokensMax: promptTokensMax, likelyTokens: promptTokensEstimate + configuration.templateTokensMax)
     }
 
     private var tooManyTokens: Failure {

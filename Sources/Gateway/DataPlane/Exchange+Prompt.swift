@@ -18,12 +18,13 @@ extension Exchange {
             var count: PromptCount
             switch scanned.endpoint {
             case .chatCompletions, .messages, .responses:
-                count = counter.countConversation(part(scanned.promptSpan), by: tokenizer)
-            case .completions, .embeddings: count = counter.countPrompts(part(scanned.promptSpan), by: tokenizer)
+                count = counter.countConversation(part(scanned.promptSpan), by: tokenizer, newBytes: &newTextBytes)
+            case .completions, .embeddings:
+                count = counter.countPrompts(part(scanned.promptSpan), by: tokenizer, newBytes: &newTextBytes)
             default: return nil
             }
             for span in [scanned.systemSpan, scanned.toolsSpan].compactMap(\.self) {
-                count.add(counter.countStructure(part(span), by: tokenizer))
+                count.add(counter.countStructure(part(span), by: tokenizer, newBytes: &newTextBytes))
             }
             return count
         }
@@ -41,6 +42,18 @@ extension Exchange {
             .addingReportingOverflow(estimatePromptTokens(bodyBytes: scanned.repeatedBytes))
         return overflow ? .max : sum
     }
+
+    /// Tokens that the prompt is sure to have. None where the client, or the server of an embedding, has it cut to fit.
+    func certainTokens(_ scanned: ScannedRequest, _ count: PromptCount?) -> Int {
+        guard let count, scanned.endpoint.generates,
+            !scanned.keyHashes.contains(where: Self.truncationKeys.contains)
+        else { return 0 }
+        return count.certainTokens
+    }
+
+    private static let truncationKeys = Set(["truncate_prompt_tokens", "truncation"].map { KeyHash.of($0) })
+    /// Fields by which some templates put more into a prompt than its messages.
+    private static let furtherPromptKeys = Set(["documents", "functions"].map { KeyHash.of($0) })
 
     /// What tells how many tokens the prompt has, whatever the vocabulary.
     private func promptFeatures(_ scanned: ScannedRequest) -> TextFeatures {
@@ -85,7 +98,9 @@ extension Exchange {
 
     /// A node's word on the prompt, believed: the template's own tokens are what it says beyond the texts.
     func learnPrompt(_ usage: TokenUsage) {
-        guard let model, let scanned, scanned.contentParts.images == 0, scanned.repeatedBytes == 0 else { return }
+        guard let model, let scanned, scanned.contentParts.images == 0, scanned.repeatedBytes == 0,
+            !scanned.keyHashes.contains(where: Self.furtherPromptKeys.contains)
+        else { return }
         let learning = loop.services.promptLearning
         if let promptCount {
             learning.reported(usage.promptTokens, for: promptCount, of: model.id)

@@ -67,6 +67,8 @@ package final class Exchange {
     var promptTokensEstimate = 0
     /// By the vocabulary of the model that serves; nil where it is not known.
     var promptCount: PromptCount?
+    /// How much new text may still be counted for this request, its fallbacks included.
+    var newTextBytes = PromptCounter.newBytesMax
     /// Of a prompt that no vocabulary counts.
     var promptFeatures: TextFeatures?
     var maxTokens: Int?

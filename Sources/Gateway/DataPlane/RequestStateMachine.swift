@@ -5,7 +5,7 @@ import Domain
 ///     receiving -> reserving -> routing -> awaiting -> answering -> finished
 ///                      ^-----------'|^---------' (another node, before the first byte)
 ///                      (another model, where no node of the first is left)
-///     receiving -> refusing -> finished (a refusal that tells the key's rates, which are asked for first)
+///     receiving, reserving -> refusing -> finished (it tells the key's rates, which are asked for first)
 ///
 /// Decides; ``Exchange`` acts. What must hold however events interleave:
 /// - one answer at most goes down, and none after ``State/finished``;
@@ -17,11 +17,12 @@ import Domain
 package struct RequestStateMachine: Sendable {
     /// Exits are named beside each state.
     package enum State: Hashable, Sendable {
-        /// The head is accepted; the key, the body or both are still on their way. Exits: reserving, finished.
+        /// The head is accepted; the key, the body or both are still on their way. Exits: reserving, refusing,
+        /// finished.
         case receiving(isKeyKnown: Bool, isBodyWhole: Bool)
         /// The request is refused with this; the store was asked what the key's rates are, to say so. Exits: finished.
         case refusing(Failure)
-        /// The store was asked for the hold. Exits: routing, finished.
+        /// The store was asked for the hold. Exits: routing, refusing, finished.
         case reserving
         /// The hold is granted; a node is to be chosen. Exits: awaiting, reserving, finished.
         case routing

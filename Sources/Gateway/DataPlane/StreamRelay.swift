@@ -42,8 +42,8 @@ package struct StreamRelay {
     package private(set) var keptText: [UInt8] = []
     package private(set) var keptEvents = 0
     private let keepsText: Bool
-    /// More of a stream's text is not kept.
-    package static let keptTextBytesMax = 1 << 20
+    /// More of a stream's text is not kept: some 30,000 tokens.
+    package static let keptTextBytesMax = 128 << 10
     /// What the answer ends with, once the charge is written.
     package private(set) var lastEvent = ByteBuffer()
     private var usageFields: UsageFields?

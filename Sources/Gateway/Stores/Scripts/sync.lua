@@ -251,7 +251,8 @@ local asked = tonumber(ARGV[6])
 -- floor, what there is and what it was lent before cover all that it can owe, and more would lend what is not there.
 local honoured = asked
 if applied > first + charges - 1 then
-    local cover = lent - charged
+    -- None of its charges was new, so nothing of what was lent has been charged by this call.
+    local cover = lent
     if cover < available then cover = available end
     if cover < honoured then honoured = cover end
 end
