@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from accounts import QuickAccount
-from stack import CHAT_MODEL, EMBEDDING_MODEL, HERE, TOLLGATE, Gateway, ModelServer, Redis
+from stack import CHAT_MODEL, HERE, TOLLGATE, Gateway, ModelServer, Redis
 
 sys.path.insert(0, str(HERE.parent / "Tokens"))
 from ours import Live, Ours  # noqa: E402
@@ -25,7 +25,8 @@ CODE = "def fold(items, start=0):\n    for item in items:\n        start += item
 LONG = "The heliotrope turns its flowers to the sun; at night it turns back and waits for 7 o'clock. " * 12
 TEXTS = [
     "Which colour is a heliotrope?", "Say one word.", "日本の首都はどこですか?", "Какого цвета гелиотроп?",
-    "ما هو لون زهرة رقيب الشمس؟", "हेलियोट्रोप किस रंग का होता है?", "헬리오트로프는 무슨 색입니까?", "Ποιο χρώμα έχει το ηλιοτρόπιο;",
+    "ما هو لون زهرة رقيب الشمس؟", "हेलियोट्रोप किस रंग का होता है?", "헬리오트로프는 무슨 색입니까?",
+    "Ποιο χρώμα έχει το ηλιοτρόπιο;",
     "Write three emoji 👩‍👩‍👧🏳️‍🌈👍🏽 more.", CODE, '{"city": "Zürich", "days": [1, 2, 3], "note": "a\\tb\\n"}',
     "1234567890 + 0987654321 = ?", "a\u0301 cafe\u0301 nai\u0308ve", "SELECT * FROM t WHERE a <> 'b'; -- ¿qué?",
 ]  # fmt: skip
