@@ -396,8 +396,8 @@ def token_lines(one):
     lines = ["  ".join(cell.ljust(width) if number < 2 else cell.rjust(width)
              for number, (cell, width) in enumerate(zip(row, widths))) for row in table]
     return lines + [
-        f"tokens: MB/s of one thread's CPU time, medians of {one['rounds']} rounds in turns on the same text; ratios",
-        "  of encode and count to the reference; ours with an empty cache of pieces, warm: with what it held before"]
+        f"tokens: MB/s of one thread's CPU time, medians over rounds ({one['rounds']}) in turns on one text; x: times the",
+        "  reference; ours begins each round with an empty cache of pieces, warm: with what it held before"]
 
 
 # The report.
@@ -433,7 +433,9 @@ def machine():
 
 
 def report(results):
-    lines = [f"{'':36}{'ratio':>7}{'min-max':>13}{'limit':>7}{'tollgate':>12}{'nginx':>10}{'Redis':>8}"]
+    lines = []
+    if set(results) - {"machine", "tokens"}:
+        lines.append(f"{'':36}{'ratio':>7}{'min-max':>13}{'limit':>7}{'tollgate':>12}{'nginx':>10}{'Redis':>8}")
     for part, label, unit, limit in (
         ("plain", "plain request, CPU", "us", f"{PLAIN_RATIO_MAX:.1f}"),
         ("secure", "plain request, HTTP/2 and TLS, CPU", "us", ""),
@@ -453,7 +455,8 @@ def report(results):
             (f"  with {OPEN_STREAMS:,} open streams", "open_streams_megabytes", OPEN_STREAMS_MEGABYTES_MAX),
         ):
             lines.append(f"{label:36}{'':20}{limit:4d} MB{one[name]:9.1f} MB")
-    lines.append("")
+    if lines:
+        lines.append("")
     if "memory" in results:
         lines.append(f"an idle gateway uses {results['memory']['idle_cpu_percent']:.2f} % of a core")
     if "plain" in results:
