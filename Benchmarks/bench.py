@@ -396,8 +396,8 @@ def token_lines(one):
     lines = ["  ".join(cell.ljust(width) if number < 2 else cell.rjust(width)
              for number, (cell, width) in enumerate(zip(row, widths))) for row in table]
     return lines + [
-        f"tokens: MB/s of one thread's CPU time, medians over rounds ({one['rounds']}) in turns on one text; x: times the",
-        "  reference; ours begins each round with an empty cache of pieces, warm: with what it held before"]
+        f"tokens: MB/s of one thread's CPU time, medians over rounds ({one['rounds']}) in turns on one text; x: times",
+        "  the reference; ours begins each round with an empty cache of pieces, warm: with what it held before"]
 
 
 # The report.
