@@ -202,7 +202,7 @@ def test_the_gateway_learns_the_template_and_takes_from_the_rate_what_is_reporte
 
 def test_a_prompt_above_the_context_is_refused_before_the_node_sees_it(turns, account):
     # Served, though it has more bytes than the context has tokens.
-    fits = " ".join(f"{number} sunflowers turn" for number in range(150))
+    fits = " ".join(f"{number} sunflowers turn" for number in range(250))
     count = turns.count(fits)
     assert 1000 < count < CONTEXT - 64 and len(fits) > CONTEXT
     _, _, usage = ask(account, [user(fits)], max_tokens=1)
