@@ -12,7 +12,8 @@ SECONDS ?= 600
 # Test suites that need no server.
 QUICK := DomainTests|JSONTests|OpenAIProtocolTests|TokenizationTests|RoutingTests|BillingTests|ArchitectureTests
 
-.PHONY: run build test quick lint fuzz bench test-conformance test-real packages test-packages bench-packages clean
+.PHONY: run build test quick lint fuzz bench test-conformance test-tokens test-real clean
+.PHONY: packages test-packages bench-packages
 
 run: build
 	@exec $(BINARY) demo $(ARGS)
@@ -24,6 +25,7 @@ test: test-packages lint
 	@scripts/fuzz.sh 20
 	$(SWIFT) build --build-tests
 	$(SWIFT) test --skip-build --no-parallel
+	@TOLLGATE_BINARY=.build/debug/tollgate scripts/test-tokens.sh small
 	@scripts/test-conformance.sh
 
 # Real clients against a debug build that is there already.
@@ -43,6 +45,10 @@ fuzz: test-packages
 
 bench: bench-packages build
 	@python3 Benchmarks/bench.py $(ARGS)
+
+# Ids and counts against the libraries that define them, on 27 MB; TOKENS_FUZZ_SECONDS=3600 fuzzes for an hour.
+test-tokens: build
+	@scripts/test-tokens.sh full $(ARGS)
 
 test-real: build
 	@scripts/test-real.sh $(ARGS)

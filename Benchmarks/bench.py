@@ -40,6 +40,10 @@ OPEN_STREAM_NODES = 5
 REQUEST_BYTES = 1_024
 ANSWER_BYTES = 700
 
+TOKEN_VOCABULARIES = ("o200k_base.tiktoken", "cl100k_base.tiktoken", "qwen.tiktoken", "llama3.json", "gemma3.json")
+# What scripts/test-tokens.sh exits with then.
+PACKAGES_UNAVAILABLE = 75
+
 WRK_SCRIPT = """\
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
@@ -367,6 +371,35 @@ def measure_memory(make_servers, tokens):
         return result
 
 
+# Tokens.
+
+def measure_tokens(root, binary, corpus, rounds):
+    """Encoding and counting beside the libraries that define the vocabularies: Tests/Tokens/speed.py says how."""
+    script = os.path.join(root, "scripts/test-tokens.sh")
+    done = subprocess.run(
+        [script, "speed", corpus, "--rounds", str(rounds), "--only", *TOKEN_VOCABULARIES],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "TOLLGATE_BINARY": binary})
+    if done.returncode == PACKAGES_UNAVAILABLE:
+        return {"skipped": "the Python packages that tokens are measured against cannot be installed here"}
+    if done.returncode != 0:
+        raise BenchFailure(f"tokens: {script} exited {done.returncode}")
+    heads, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines() if line[:1] == "|"]
+    return {"rounds": rounds, "corpus": corpus, "heads": heads, "rows": rows}
+
+
+def token_lines(one):
+    if "skipped" in one:
+        return [f"tokens: skipped: {one['skipped']}"]
+    table = [one["heads"], *one["rows"]]
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    lines = ["  ".join(cell.ljust(width) if number < 2 else cell.rjust(width)
+             for number, (cell, width) in enumerate(zip(row, widths))) for row in table]
+    return lines + [
+        f"tokens: MB/s of one thread's CPU time, medians over rounds ({one['rounds']}) in turns on one text; x: times",
+        "  the reference; ours begins each round with an empty cache of pieces, warm: with what it held before"]
+
+
 # The report.
 
 def limits_missed(results):
@@ -400,7 +433,9 @@ def machine():
 
 
 def report(results):
-    lines = [f"{'':36}{'ratio':>7}{'min-max':>13}{'limit':>7}{'tollgate':>12}{'nginx':>10}{'Redis':>8}"]
+    lines = []
+    if set(results) - {"machine", "tokens"}:
+        lines.append(f"{'':36}{'ratio':>7}{'min-max':>13}{'limit':>7}{'tollgate':>12}{'nginx':>10}{'Redis':>8}")
     for part, label, unit, limit in (
         ("plain", "plain request, CPU", "us", f"{PLAIN_RATIO_MAX:.1f}"),
         ("secure", "plain request, HTTP/2 and TLS, CPU", "us", ""),
@@ -420,7 +455,8 @@ def report(results):
             (f"  with {OPEN_STREAMS:,} open streams", "open_streams_megabytes", OPEN_STREAMS_MEGABYTES_MAX),
         ):
             lines.append(f"{label:36}{'':20}{limit:4d} MB{one[name]:9.1f} MB")
-    lines.append("")
+    if lines:
+        lines.append("")
     if "memory" in results:
         lines.append(f"an idle gateway uses {results['memory']['idle_cpu_percent']:.2f} % of a core")
     if "plain" in results:
@@ -434,6 +470,8 @@ def report(results):
     if "streams" in results:
         reads = results["streams"]["chunks_per_read"]
         lines.append(f"chunks a read at the client: tollgate {reads['tollgate']:.2f}, nginx {reads['nginx']:.2f}")
+    if "tokens" in results:
+        lines += [*token_lines(results["tokens"]), ""]
     for part, one in results.items():
         if "ledger" in one:
             ledger = one["ledger"]
@@ -454,7 +492,8 @@ def main():
         "--binary", default=os.path.join(root, ".build/release/tollgate"), help="the gateway to measure")
     parser.add_argument("--quick", action="store_true", help="about half a minute: fewer and shorter rounds")
     parser.add_argument("--rounds", type=int, help="how often each side runs (default 9, quick 3)")
-    parser.add_argument("--only", action="append", choices=("plain", "secure", "streams", "memory"), help="this part; repeatable")
+    names = ("plain", "secure", "streams", "memory", "tokens")
+    parser.add_argument("--only", action="append", choices=names, help="this part; repeatable")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
     if options.rounds is not None and options.rounds < 1:
@@ -483,6 +522,9 @@ def main():
         "secure": lambda: measure_secure(make_servers, rounds, 10_000 if options.quick else 20_000),
         "streams": lambda: measure_streams(make_servers, rounds, 200 if options.quick else 400),
         "memory": lambda: measure_memory(make_servers, 60 if options.quick else 120),
+        "tokens": lambda: measure_tokens(
+            root, os.path.abspath(options.binary), "small" if options.quick else "full",
+            options.rounds or (1 if options.quick else 5)),
     }
     results = {"machine": machine()}
     try:

@@ -27,6 +27,15 @@ if ! cmp -s "$suite/requirements.txt" "$venv/installed.txt"; then
     cp "$suite/requirements.txt" "$venv/installed.txt"
 fi
 
+# The model's vocabulary, from its own file; made anew where what makes it has changed.
+tokenizer=$venv/tokenizer.json
+maker=Tests/Tokens/gguf_tokenizer.py
+for input in "$model" "$maker" Tests/Tokens/{vocabularies,gguf_metadata,merges}.py; do
+    [ "$tokenizer" -nt "$input" ] || rm -f "$tokenizer"
+done
+[ -f "$tokenizer" ] || python3 -B "$maker" "$model" "$tokenizer"
+
+export REAL_TOKENIZER=$PWD/$tokenizer
 export REAL_MODEL=$PWD/$model REAL_PYTHON=$PWD/$venv/bin/python PYTHONDONTWRITEBYTECODE=1
 # 5: none of its tests was asked for.
 "$venv/bin/python" "$suite/run.py" "$@" || {

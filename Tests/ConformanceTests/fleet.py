@@ -138,7 +138,7 @@ class RealFleet:
             self.redis = self._keep(real.Redis(directory))
             model = os.environ["REAL_MODEL"]
             chat = self._keep(real.ModelServer("chat", model, directory))
-            embedding = self._keep(real.ModelServer("embedding", model, directory, embedding=True))
+            embedding = self._keep(real.ModelServer("embedding", model, directory, "--embedding"))
             limits = {"rpm": "unlimited", "tpm": "unlimited", "concurrency": "unlimited"}
             gateway = self._keep(
                 real.Gateway(directory, self.redis, chat, embedding, org_defaults=limits)

@@ -18,7 +18,7 @@ class Stack:
         try:
             self.redis = self._keep(Redis(directory))
             self.chat = self._keep(ModelServer("chat", model_path, directory))
-            self.embedding = self._keep(ModelServer("embedding", model_path, directory, embedding=True))
+            self.embedding = self._keep(ModelServer("embedding", model_path, directory, "--embedding"))
             self.gateway = Gateway(directory, self.redis, self.chat, self.embedding)
         except BaseException:
             self.stop()

@@ -1,4 +1,4 @@
-"""One llama.cpp server until it is ended: `model_server.py MODEL PORT [--embedding]`.
+"""One llama.cpp server until it is ended: `model_server.py MODEL PORT [--embedding | --turns]`.
 
 Prints one line of JSON with its URL when it listens.
 """
@@ -8,6 +8,14 @@ import signal
 import sys
 
 import xllamacpp
+
+# Gemma's way of writing a conversation, which the model's file does not hold: without it llama.cpp writes ChatML, whose
+# marks are plain text to this vocabulary and melt with the texts beside them.
+TURNS = (
+    "{{ bos_token }}{% for message in messages %}"
+    "<start_of_turn>{{ 'model' if message.role == 'assistant' else message.role }}\n"
+    "{{ message.content | trim }}<end_of_turn>\n{% endfor %}<start_of_turn>model\n"
+)
 
 
 def main() -> None:
@@ -26,6 +34,8 @@ def main() -> None:
     params.n_batch = 64
     params.n_ubatch = 64
     params.verbosity = 0
+    if "--turns" in sys.argv[3:]:
+        params.chat_template = TURNS
     if "--embedding" in sys.argv[3:]:
         params.embedding = True
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN

@@ -9,6 +9,7 @@ import pytest
 # The last file looks at the books of all that came before it.
 FILES = [
     "test_inference.py",
+    "test_tokens.py",
     "test_refusals.py",
     "test_disconnects.py",
     "test_demo.py",

@@ -26,12 +26,12 @@ PRICES_USD = {
 class ModelServer:
     """llama.cpp with the model; `url` without `/v1`."""
 
-    def __init__(self, name: str, model_path: str, directory: pathlib.Path, embedding: bool = False):
+    def __init__(self, name: str, model_path: str, directory: pathlib.Path, *arguments: str):
         port = free_port()
         # The conformance suites run without llama.cpp in their own environment and name one that has it.
         python = os.environ.get("REAL_PYTHON", sys.executable)
         command = [python, str(HERE / "model_server.py"), model_path, str(port)]
-        self.child = Child(name, command + (["--embedding"] if embedding else []), directory)
+        self.child = Child(name, [*command, *arguments], directory)
         self.url = f"http://127.0.0.1:{port}"
         self.child.wait_ready(lambda: answers(f"{self.url}/health"), 120)
 
@@ -48,7 +48,8 @@ class Gateway(common.Gateway):
 
     def __init__(self, directory: pathlib.Path, redis: Redis, chat: ModelServer, embedding: ModelServer, **sections):
         def model(name: str, output_tokens: int) -> dict:
-            return {"id": name, "context_tokens": 2048, "max_output_tokens": output_tokens}
+            counts = {"tokenizer": os.environ["REAL_TOKENIZER"]} if name == CHAT_MODEL else {}
+            return {"id": name, "context_tokens": 2048, "max_output_tokens": output_tokens, **counts}
 
         def node(name: str, server: ModelServer, served: str) -> dict:
             return {

@@ -1,5 +1,6 @@
 """What the documents show works when it is pasted."""
 
+import base64
 import os
 import pathlib
 import re
@@ -41,6 +42,9 @@ def test_every_configuration_key_of_the_operations_manual_is_accepted(tmp_path):
     """The table's keys, each with its default or a value of its kind; an unknown key would be an error."""
     file = tmp_path / "tollgate.yaml"
     file.write_text(EVERYTHING)
+    # A vocabulary of bytes.
+    ranks = (f"{base64.b64encode(bytes([byte])).decode()} {byte}\n" for byte in range(256))
+    (tmp_path / "bytes.tiktoken").write_text("".join(ranks))
     result = subprocess.run(
         [TOLLGATE, "config", "check", str(file)], capture_output=True, text=True, env=os.environ
     )
@@ -57,8 +61,9 @@ def leaves(value) -> set[str]:
         return set().union(*map(leaves, value))
     names = set()
     for key, inner in value.items():
-        # A node's models are keys that the operator chooses.
-        holds_ours = isinstance(inner, (dict, list)) and not (key == "models" and isinstance(inner, dict))
+        # A node's models are keys that the operator chooses; a tokenizer's are told with it.
+        is_one = key in ("models", "tokenizer") and isinstance(inner, dict)
+        holds_ours = isinstance(inner, (dict, list)) and not is_one
         names |= leaves(inner) if holds_ours else {key}
     return names
 
@@ -78,6 +83,7 @@ models:
     max_output_tokens: 8192
     image_tokens_max: 1500
     template_tokens_max: 64
+    tokenizer: { file: bytes.tiktoken, pattern: cl100k }
     timeouts: { first_byte: 120s, stream_idle: 30s }
     price: { input: 0.05, cached_input: 0.01, output: 0.08 }
 sites:

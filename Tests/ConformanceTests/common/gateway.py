@@ -86,7 +86,8 @@ class Gateway:
         self.tollgate("config", "check", str(self.configuration))
         command = [TOLLGATE, "serve", "--config", str(self.configuration)]
         self.child = Child(self.name, command, self.directory, self.env)
-        self.child.wait_ready(lambda: answers(f"{self.env['TOLLGATE_ADMIN_URL']}/readyz"))
+        # A debug build reads a large vocabulary for long.
+        self.child.wait_ready(lambda: answers(f"{self.env['TOLLGATE_ADMIN_URL']}/readyz"), 120)
         self.wait_nodes_ready()
 
     def wait_nodes_ready(self, seconds: float = 30) -> None:
@@ -101,7 +102,7 @@ class Gateway:
             [TOLLGATE, *arguments, "--json"],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             env={**os.environ, **self.env},
         )
 
