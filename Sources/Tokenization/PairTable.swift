@@ -1,7 +1,7 @@
 /// What two neighbouring tokens merge into, and how soon: the one rule of byte-pair encoding.
 ///
 /// A rule is one 8-byte slot, `left:21 right:21 rank:22`, in a bucket of four found by multiply-and-shift hashing with a
-/// random odd factor; a full bucket goes on in the next. At most half of the slots are used. A look-up reads its whole
+/// random odd factor; a full bucket goes on in the next. At most four slots in five are used. A look-up reads its whole
 /// bucket without a branch: whether two tokens merge cannot be predicted, and a wrong guess would keep the next look-up
 /// from starting. The factor is drawn per table, so that a hostile file cannot choose its ids to collide.
 struct PairTable {
@@ -32,7 +32,7 @@ struct PairTable {
     init(pairsMax: Int, rankCount: Int, firstResult: UInt32? = nil, factor: UInt64) {
         self.firstResult = firstResult
         var bits = 4
-        while 4 << bits < pairsMax * 2 { bits += 1 }
+        while (4 << bits) * 4 < pairsMax * 5 { bits += 1 }
         slotCount = 4 << bits
         bucketMask = (1 << bits) - 1
         shift = UInt64(64 - bits)
@@ -42,7 +42,8 @@ struct PairTable {
         while 1 << filterBits < pairsMax * 8 { filterBits += 1 }
         filterShift = UInt64(64 - filterBits)
         filter = TableMemory.allocate((1 << filterBits) / 64, repeating: 0)
-        slots = TableMemory.allocate(slotCount, repeating: Self.empty)
+        // And a bucket that stays empty.
+        slots = TableMemory.allocate(slotCount + 4, repeating: Self.empty)
         merged = TableMemory.allocate(firstResult == nil ? self.rankCount : 1, repeating: 0)
     }
 
@@ -75,6 +76,33 @@ struct PairTable {
     @inline(__always)
     private static func rank(_ slot: UInt64, _ key: UInt64, else other: UInt32) -> UInt32 {
         slot &>> UInt64(TokenizerLimits.rankBits) == key ? UInt32(truncatingIfNeeded: slot) & rankMask : other
+    }
+
+    /// A look-up that has begun: where its bucket is, or one without any pair where the filter says that there is none.
+    ///
+    /// No branch hangs on what is loaded, neither here nor in ``rank(_:_:at:)``.
+    /// - Parameter isWanted: 1, or 0 where the pair need not be looked up.
+    @inline(__always)
+    func bucket(_ left: UInt32, _ right: UInt32, isWanted: UInt64) -> UInt32 {
+        let hash = (UInt64(left) << UInt64(TokenizerLimits.idBits) | UInt64(right)) &* factor
+        let bit = hash &>> filterShift
+        let mask = 0 &- (filter[Int(truncatingIfNeeded: bit &>> 6)] &>> (bit & 63) & isWanted)
+        let none = UInt64(truncatingIfNeeded: bucketMask &+ 1)
+        return UInt32(truncatingIfNeeded: none ^ ((none ^ hash &>> shift) & mask))
+    }
+
+    /// The rank of a pair whose bucket ``bucket(_:_:isWanted:)`` found.
+    @inline(__always)
+    func rank(_ left: UInt32, _ right: UInt32, at bucket: UInt32) -> UInt32 {
+        let key = UInt64(left) << UInt64(TokenizerLimits.idBits) | UInt64(right)
+        let slot = slots + Int(bucket) &* 4
+        var rank = Self.none
+        rank = Self.rank(slot[0], key, else: rank)
+        rank = Self.rank(slot[1], key, else: rank)
+        rank = Self.rank(slot[2], key, else: rank)
+        rank = Self.rank(slot[3], key, else: rank)
+        if slot[3] != Self.empty, rank == Self.none { return rankBeyond(Int(bucket), key) }
+        return rank
     }
 
     /// Goes on after a full bucket that does not have the key.

@@ -66,14 +66,20 @@ struct WritingSink: TokenSink {
 }
 
 /// Turns pieces into ids: from the cache, as a whole token, or by merging.
+///
+/// Pieces are collected and looked up ``PieceBatch/capacity`` at a time: every look-up goes somewhere into megabytes of
+/// tables, and only where nothing hangs on the one before do their cache misses overlap. See ``flush()``.
 struct PieceEncoder<Sink: TokenSink> {
     let vocabulary: Vocabulary
     // SAFETY: the slots of the scratch, which the caller keeps alive for the call.
     let shortSlots: UnsafeMutablePointer<TokenizerScratch.ShortSlot>
     let longSlots: UnsafeMutableRawPointer
+    let batch: PieceBatch
     let scratch: TokenizerScratch
     /// Distinguishes tokenizers in the cache; the low 5 bits are 0.
     let owner: UInt32
+    /// Pieces in the batch.
+    var pending = 0
     var sink: Sink
 
     init(_ vocabulary: Vocabulary, owner: UInt32, scratch: TokenizerScratch, sink: Sink) {
@@ -83,49 +89,27 @@ struct PieceEncoder<Sink: TokenSink> {
         self.sink = sink
         shortSlots = scratch.shortSlots
         longSlots = scratch.longSlots
+        batch = scratch.batch
     }
 
+    /// Adds a piece; ``flush()`` must follow before the text goes away.
+    ///
     /// - Parameters:
     ///   - start: The first byte of the piece.
     ///   - length: At least 1.
     ///   - readable: Bytes that may be read from `start` on.
     @inline(__always)
     mutating func piece(_ start: UnsafeRawPointer, _ length: Int, readable: Int) {
-        guard length <= PieceKey.shortMax else { return longPiece(start, length) }
-        let key = PieceKey(short: start, length: length, readable: readable, seed: vocabulary.pieces.seed)
-        let slot = shortSlots + Int(truncatingIfNeeded: key.hash & UInt64(TokenizerLimits.shortCacheSlots &- 1))
-        let held = slot.pointee.owner
-        if slot.pointee.low == key.low, slot.pointee.high == key.high, held & ~31 == owner {
-            let count = Int(truncatingIfNeeded: held & 31)
-            if !Sink.writes { return sink.take(count: count) }
-            if count <= 3 { return sink.take(upToThree: slot.pointee.ids, count) }
-        }
-        missed(key, start, length, slot)
+        guard length <= PieceKey.shortMax else { return longPiece(start, length, readable: readable) }
+        let entry = batch.entries + pending
+        entry.pointee.start = start
+        entry.pointee.length = UInt32(truncatingIfNeeded: length)
+        entry.pointee.readable = UInt32(truncatingIfNeeded: min(readable, 16))
+        pending &+= 1
+        if pending == PieceBatch.capacity { flush() }
     }
 
-    @inline(never)
-    private mutating func missed(
-        _ key: PieceKey, _ start: UnsafeRawPointer, _ length: Int,
-        _ slot: UnsafeMutablePointer<TokenizerScratch.ShortSlot>
-    ) {
-        let whole = vocabulary.pieces.find(key, start, length: length)
-        if whole != TokenTable.none {
-            slot.pointee = .init(low: key.low, high: key.high, ids: (whole, 0, 0), owner: owner | 1)
-            return sink.take(whole)
-        }
-        if Sink.writes, takeLong(key, start, length) { return }
-        let merger = scratch.merger(symbols: TokenizerLimits.scannedSymbolsMax)
-        let count = vocabulary.merge(start, length, isText: true, merger)
-        let ids = (merger.ids[0], count > 1 ? merger.ids[1] : 0, count > 2 ? merger.ids[2] : 0)
-        // A piece of unknown characters that are dropped has no ids at all; such a slot would read as empty.
-        if count > 0 {
-            slot.pointee = .init(low: key.low, high: key.high, ids: ids, owner: owner | UInt32(count))
-        }
-        if count > 3 { storeLong(key, start, length, merger.ids, count) }
-        sink.take(merger.ids, count)
-    }
-
-    /// A piece that need not be UTF-8; not cached, since caches and cuts are of text.
+    /// A piece that need not be UTF-8; not cached, since caches and cuts are of text. The batch must be empty.
     @inline(never)
     mutating func pieceOfAnyBytes(_ piece: UnsafeRawBufferPointer) {
         guard let start = piece.baseAddress, piece.count > 0 else { return }
@@ -138,28 +122,28 @@ struct PieceEncoder<Sink: TokenSink> {
     // MARK: Longer pieces
 
     @inline(never)
-    private mutating func longPiece(_ start: UnsafeRawPointer, _ length: Int) {
+    private mutating func longPiece(_ start: UnsafeRawPointer, _ length: Int, readable: Int) {
         let key = PieceKey(long: start, length: length, seed: vocabulary.pieces.seed)
         if length <= TokenizerScratch.LongSlot.bytesMax, takeLong(key, start, length) { return }
         if length <= TokenizerLimits.tokenBytesMax {
             let whole = vocabulary.pieces.find(key, start, length: length)
-            if whole != TokenTable.none { return sink.take(whole) }
+            if whole != TokenTable.none { return withUnsafePointer(to: whole) { takeInOrder($0, 1) } }
         }
-        if vocabulary.cutsPieces, cut(start, length) { return }
+        if vocabulary.cutsPieces, cut(start, length, readable: readable) { return }
         mergeLong(key, start, length)
     }
 
     /// Takes the parts of a piece between cuts as pieces of their own, which are short and repeat more.
     ///
     /// - Returns: False where there is no cut.
-    private mutating func cut(_ start: UnsafeRawPointer, _ length: Int) -> Bool {
+    private mutating func cut(_ start: UnsafeRawPointer, _ length: Int, readable: Int) -> Bool {
         var wasCut = false
         vocabulary.cuts.forEachPart(of: UnsafeRawBufferPointer(start: start, count: length), atSpaces: false) {
             from, to in
             if to &- from == length { return }
             wasCut = true
             if to &- from <= PieceKey.shortMax {
-                piece(start + from, to &- from, readable: length &- from)
+                piece(start + from, to &- from, readable: readable &- from)
             } else {
                 part(start + from, to &- from)
             }
@@ -175,34 +159,59 @@ struct PieceEncoder<Sink: TokenSink> {
         mergeLong(key, start, length)
     }
 
-    @inline(never)
+    @inline(__always)
     private mutating func mergeLong(_ key: PieceKey, _ start: UnsafeRawPointer, _ length: Int) {
+        guard length <= TokenizerScratch.LongSlot.bytesMax else { return mergeNow(start, length) }
+        let entry = batch.entries + pending
+        entry.pointee.start = start
+        entry.pointee.length = UInt32(truncatingIfNeeded: length)
+        entry.pointee.hash = key.hash
+        pending &+= 1
+        if pending == PieceBatch.capacity { flush() }
+    }
+
+    @inline(never)
+    private mutating func mergeNow(_ start: UnsafeRawPointer, _ length: Int) {
+        // Before, as pieces in the batch are merged in the same room.
+        if Sink.writes { flush() }
         let merger = scratch.merger(symbols: length)
-        let count = vocabulary.merge(start, length, isText: true, merger)
-        if count > 0, count <= TokenizerScratch.LongSlot.idsMax, length <= TokenizerScratch.LongSlot.bytesMax {
-            storeLong(key, start, length, merger.ids, count)
-        }
-        sink.take(merger.ids, count)
+        sink.take(merger.ids, vocabulary.merge(start, length, isText: true, merger))
+    }
+
+    /// Takes ids, at most ``TokenizerScratch/LongSlot/idsMax``, after those of the pieces in the batch.
+    @inline(__always)
+    private mutating func takeInOrder(_ ids: UnsafePointer<UInt32>, _ count: Int) {
+        guard Sink.writes, pending > 0 else { return sink.take(ids, count) }
+        batch.entries[pending].length = PieceBatch.resolved
+        batch.setIDs(pending, ids, count)
+        pending &+= 1
+        if pending == PieceBatch.capacity { flush() }
     }
 
     /// Takes the ids of a piece from the long cache, if it has them.
     @inline(__always)
     private mutating func takeLong(_ key: PieceKey, _ start: UnsafeRawPointer, _ length: Int) -> Bool {
-        let slot = longSlot(key)
-        let held = slot.load(as: UInt32.self)
-        guard held & ~31 == owner, held & 31 != 0, slot.load(fromByteOffset: 4, as: UInt32.self) == UInt32(length),
-            sameBytes(slot + 8, start, length)
-        else { return false }
-        // SAFETY: ids were stored at offset 72, aligned to 4; there are at most 14 of them, up to offset 128.
-        sink.take((slot + 72).assumingMemoryBound(to: UInt32.self), Int(held & 31))
+        guard let (ids, count) = findLong(key.hash, start, length) else { return false }
+        takeInOrder(ids, count)
         return true
     }
 
-    private func storeLong(
-        _ key: PieceKey, _ start: UnsafeRawPointer, _ length: Int, _ ids: UnsafePointer<UInt32>, _ count: Int
+    @inline(__always)
+    func findLong(_ hash: UInt64, _ start: UnsafeRawPointer, _ length: Int) -> (UnsafePointer<UInt32>, Int)? {
+        let slot = longSlot(hash)
+        let held = slot.load(as: UInt32.self)
+        guard held & ~31 == owner, held & 31 != 0, slot.load(fromByteOffset: 4, as: UInt32.self) == UInt32(length),
+            sameBytes(slot + 8, start, length)
+        else { return nil }
+        // SAFETY: ids were stored at offset 72, aligned to 4; there are at most 14 of them, up to offset 128.
+        return (UnsafePointer((slot + 72).assumingMemoryBound(to: UInt32.self)), Int(held & 31))
+    }
+
+    func storeLong(
+        hash: UInt64, _ start: UnsafeRawPointer, _ length: Int, _ ids: UnsafePointer<UInt32>, _ count: Int
     ) {
         guard count <= TokenizerScratch.LongSlot.idsMax else { return }
-        let slot = longSlot(key)
+        let slot = longSlot(hash)
         // SAFETY: at most 64 bytes from offset 8 and 14 ids from offset 72, in a slot of 128.
         slot.storeBytes(of: owner | UInt32(count), as: UInt32.self)
         slot.storeBytes(of: UInt32(length), toByteOffset: 4, as: UInt32.self)
@@ -211,9 +220,9 @@ struct PieceEncoder<Sink: TokenSink> {
     }
 
     @inline(__always)
-    private func longSlot(_ key: PieceKey) -> UnsafeMutableRawPointer {
+    private func longSlot(_ hash: UInt64) -> UnsafeMutableRawPointer {
         longSlots
-            + Int(truncatingIfNeeded: key.hash & UInt64(TokenizerLimits.longCacheSlots &- 1))
+            + Int(truncatingIfNeeded: hash & UInt64(TokenizerLimits.longCacheSlots &- 1))
             &* TokenizerScratch.LongSlot.stride
     }
 }

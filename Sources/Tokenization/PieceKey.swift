@@ -15,6 +15,14 @@ struct PieceKey {
         let second: UInt64
     }
 
+    /// A key that was made before.
+    @inline(__always)
+    init(low: UInt64, high: UInt64, hash: UInt64) {
+        self.low = low
+        self.high = high
+        self.hash = hash
+    }
+
     /// - Parameters:
     ///   - length: 1...``shortMax``.
     ///   - readable: Bytes that may be read from `start` on; at least `length`.

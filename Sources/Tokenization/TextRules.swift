@@ -128,6 +128,7 @@ struct TextRules {
         case .whole: encodeCut(text, atSpaces: false, &encoder)
         case .spaces: encodeCut(text, atSpaces: true, &encoder)
         }
+        encoder.flush()
     }
 
     @inline(never)
@@ -160,6 +161,7 @@ struct TextRules {
                 pretokenizer.forEachPiece(in: prefix) { start, end in
                     lastPiece = inner.sink.ids.pointee.count + inner.sink.count
                     inner.piece(base + start, end &- start, readable: valid &- start)
+                    inner.flush()
                 }
             }
             inner.sink.flush()

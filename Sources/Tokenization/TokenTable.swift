@@ -17,6 +17,9 @@ struct TokenTable {
     private let slotCount: Int
     private let shift: UInt64
     private let bytes: TokenBytes
+    /// A bit for each hash that some token has: small enough to stay near, for pieces that are no token.
+    private let filter: UnsafeMutablePointer<UInt64>
+    private let filterMask: UInt64
     let seed: PieceKey.Seed
 
     init(tokensMax: Int, bytes: TokenBytes, seed: PieceKey.Seed) {
@@ -27,15 +30,30 @@ struct TokenTable {
         slots = TableMemory.allocate(slotCount, repeating: Slot(low: 0, tag: 0, id: Self.none))
         self.bytes = bytes
         self.seed = seed
+        var filterBits = 10
+        while 1 << filterBits < tokensMax * 8 { filterBits += 1 }
+        filterMask = (1 << UInt64(filterBits)) - 1
+        filter = TableMemory.allocate((1 << filterBits) / 64, repeating: 0)
     }
 
-    func deallocate() { TableMemory.deallocate(slots) }
+    func deallocate() {
+        TableMemory.deallocate(slots)
+        TableMemory.deallocate(filter)
+    }
 
-    var memoryBytes: Int { slotCount * MemoryLayout<Slot>.stride }
+    var memoryBytes: Int { slotCount * MemoryLayout<Slot>.stride + Int(filterMask + 1) / 8 }
+
+    /// Whether there may be a token of these bytes.
+    @inline(__always)
+    func mayHave(_ key: PieceKey) -> Bool {
+        let bit = key.hash & filterMask
+        return filter[Int(truncatingIfNeeded: bit &>> 6)] &>> (bit & 63) & 1 != 0
+    }
 
     /// The id of the token that has exactly these bytes; ``none`` where there is none.
     @inline(__always)
     func find(_ key: PieceKey, _ start: UnsafeRawPointer, length: Int) -> UInt32 {
+        guard mayHave(key) else { return Self.none }
         let tag = Self.tag(key, length)
         var index = Int(truncatingIfNeeded: key.hash &>> shift)
         while true {
@@ -65,6 +83,8 @@ struct TokenTable {
         let key = PieceKey(start, length: token.count, readable: token.count, seed: seed)
         let found = find(key, start, length: token.count)
         guard found == Self.none else { return found }
+        let bit = key.hash & filterMask
+        filter[Int(bit >> 6)] |= 1 << (bit & 63)
         var index = Int(truncatingIfNeeded: key.hash >> shift)
         while slots[index].id != Self.none { index = (index + 1) & (slotCount - 1) }
         slots[index] = Slot(low: key.low, tag: Self.tag(key, token.count), id: id)

@@ -32,9 +32,9 @@ package enum TokenizerLimits {
     /// Bytes of scratch that outlive one call; what a larger input needed is given back when the call returns.
     package static let scratchBytesKeptMax = 1 << 20
     /// Slots of the cache of short pieces; 32 bytes each.
-    static let shortCacheSlots = 1 << 15
+    static let shortCacheSlots = 1 << 17
     /// Slots of the cache of longer pieces; 128 bytes each.
-    static let longCacheSlots = 1 << 12
+    static let longCacheSlots = 1 << 14
     /// Ids that are collected before they are appended to the caller's array.
     static let idsBuffered = 2048
 }

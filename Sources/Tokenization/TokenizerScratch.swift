@@ -25,6 +25,7 @@ package final class TokenizerScratch {
     let shortSlots: UnsafeMutablePointer<ShortSlot>
     let longSlots: UnsafeMutableRawPointer
     let output: UnsafeMutablePointer<UInt32>
+    let batch: PieceBatch
     private var symbols: UnsafeMutablePointer<UInt32>
     private var symbolsMax: Int
     /// As ``output``, for ids that may be taken back.
@@ -36,6 +37,7 @@ package final class TokenizerScratch {
         longSlots = UnsafeMutableRawPointer(
             TableMemory.allocate(TokenizerLimits.longCacheSlots * LongSlot.stride, repeating: UInt8(0)))
         output = .allocate(capacity: TokenizerLimits.idsBuffered)
+        batch = PieceBatch()
         symbolsMax = Self.symbolsKept
         symbols = .allocate(capacity: Self.cells(symbolsMax))
         prefixOutput = .allocate(capacity: TokenizerLimits.idsBuffered)
@@ -46,13 +48,14 @@ package final class TokenizerScratch {
         TableMemory.deallocate(longSlots)
         output.deallocate()
         symbols.deallocate()
+        batch.deallocate()
         prefixOutput.deallocate()
     }
 
     /// Bytes held between calls.
     package var memoryBytes: Int {
         TokenizerLimits.shortCacheSlots * 32 + TokenizerLimits.longCacheSlots * LongSlot.stride
-            + TokenizerLimits.idsBuffered * 8 + Self.cells(symbolsMax) * 4
+            + TokenizerLimits.idsBuffered * 8 + PieceBatch.memoryBytes + Self.cells(symbolsMax) * 4
     }
 
     private static let symbolsKept = TokenizerLimits.scratchBytesKeptMax / TokenizerLimits.scratchBytesPerSymbolMax

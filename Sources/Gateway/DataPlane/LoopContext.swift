@@ -23,7 +23,7 @@ package final class LoopContext {
     package private(set) var isDraining = false
     package var generator: LoopRandom
     package var retryBudget: RetryBudget
-    /// Made with the first request that needs it: it holds a megabyte or two.
+    /// Made with the first request that needs it: it holds some 7 MB.
     private(set) lazy var promptCounter = PromptCounter(cache: services.textCounts)
 
     private var pools: [NodeID: UpstreamPool] = [:]
