@@ -1,3 +1,4 @@
+import Synchronization
 import Tokenization
 
 /// Any bytes as a tokenizer file: refused with words, or a tokenizer that counts as it encodes.
@@ -70,13 +71,19 @@ enum TokenizerTextTarget {
         return Subject(pattern: pattern, tokenizer: tokenizer)
     }
 
+    /// One for all inputs: its caches take longer to clear than most inputs to judge, and what they have learned changes
+    /// nothing.
+    private static let scratch = Mutex(TokenizerScratch())
+
     static func finding(in bytes: UnsafeRawBufferPointer) -> String? {
+        scratch.withLock { finding(in: bytes, $0) }
+    }
+
+    private static func finding(in bytes: UnsafeRawBufferPointer, _ scratch: TokenizerScratch) -> String? {
         for subject in subjects {
             guard let tokenizer = subject.tokenizer else { return "the vocabulary was refused" }
-            let scratch = TokenizerScratch()
             var ids: [UInt32] = []
             tokenizer.encode(bytes, into: &ids, scratch: scratch)
-            // What the cache has learned changes nothing.
             for _ in 0..<2 where tokenizer.count(bytes, scratch: scratch) != ids.count {
                 return "\(subject.pattern): \(ids.count) ids, counted otherwise"
             }
@@ -84,7 +91,7 @@ enum TokenizerTextTarget {
                 return "\(subject.pattern): the ids do not say the text"
             }
             guard String(validating: bytes, as: UTF8.self) != nil else { continue }
-            if let place = difference(ids, bytes, subject.pattern, tokenizer) {
+            if let place = difference(ids, bytes, subject, scratch) {
                 return "\(subject.pattern): at byte \(place)"
             }
         }
@@ -93,10 +100,9 @@ enum TokenizerTextTarget {
 
     /// Where the first piece begins whose ids are not the judge's.
     private static func difference(
-        _ ids: [UInt32], _ text: UnsafeRawBufferPointer, _ pattern: PretokenizerPattern, _ tokenizer: Tokenizer
+        _ ids: [UInt32], _ text: UnsafeRawBufferPointer, _ subject: Subject, _ scratch: TokenizerScratch
     ) -> Int? {
-        let pretokenizer = Pretokenizer(pattern)
-        let scratch = TokenizerScratch()
+        let pretokenizer = Pretokenizer(subject.pattern)
         var rest = ids[...]
         var start = 0
         while start < text.count {
@@ -105,7 +111,7 @@ enum TokenizerTextTarget {
             let piece = Array(text[start..<end])
             guard piece.count <= judgedBytesMax else {
                 rest = rest.dropFirst(
-                    tokenizer.count(UnsafeRawBufferPointer(rebasing: text[start..<end]), scratch: scratch))
+                    subject.tokenizer?.count(UnsafeRawBufferPointer(rebasing: text[start..<end]), scratch: scratch) ?? 0)
                 start = end
                 continue
             }
