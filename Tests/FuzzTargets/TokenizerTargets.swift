@@ -1,4 +1,3 @@
-import Synchronization
 import Tokenization
 
 /// Any bytes as a tokenizer file: refused with words, or a tokenizer that counts as it encodes.
@@ -71,15 +70,9 @@ enum TokenizerTextTarget {
         return Subject(pattern: pattern, tokenizer: tokenizer)
     }
 
-    /// One for all inputs: its caches take longer to clear than most inputs to judge, and what they have learned changes
-    /// nothing.
-    private static let scratch = Mutex(TokenizerScratch())
-
     static func finding(in bytes: UnsafeRawBufferPointer) -> String? {
-        scratch.withLock { finding(in: bytes, $0) }
-    }
-
-    private static func finding(in bytes: UnsafeRawBufferPointer, _ scratch: TokenizerScratch) -> String? {
+        // One for all: its caches take longer to clear than most inputs to judge, and what they learned changes nothing.
+        let scratch = TokenizerScratch()
         for subject in subjects {
             guard let tokenizer = subject.tokenizer else { return "the vocabulary was refused" }
             var ids: [UInt32] = []
@@ -111,7 +104,8 @@ enum TokenizerTextTarget {
             let piece = Array(text[start..<end])
             guard piece.count <= judgedBytesMax else {
                 rest = rest.dropFirst(
-                    subject.tokenizer?.count(UnsafeRawBufferPointer(rebasing: text[start..<end]), scratch: scratch) ?? 0)
+                    subject.tokenizer?.count(UnsafeRawBufferPointer(rebasing: text[start..<end]), scratch: scratch) ?? 0
+                )
                 start = end
                 continue
             }
