@@ -10,7 +10,13 @@ package final class PromptLearning: Sendable {
         var conversations = TemplateOverhead(conversation: 4, message: 4)
         var prompts = TemplateOverhead(conversation: 1, message: 0)
         var estimator = TokenEstimator()
+        var reports = 0
     }
+
+    /// Once it has learned from as many as it remembers, the estimator is told of every eighth report only: it has nothing
+    /// to catch up with, and each costs a request two microseconds.
+    private static let learnedFully = TokenEstimator.requestsRemembered
+    private static let reportsPerLesson = 8
 
     /// Models are those of the configuration, so their number is bounded by it.
     private let models = Mutex<[ModelID: Model]>([:])
@@ -32,7 +38,13 @@ package final class PromptLearning: Sendable {
 
     /// A node reported so many tokens for a prompt of these features.
     func reported(_ tokens: Int, for features: TextFeatures, of model: ModelID) {
-        models.withLock { $0[model, default: Model()].estimator.learn(features, tokens: tokens) }
+        models.withLock { models in
+            models[model, default: Model()].reports += 1
+            guard let known = models[model],
+                known.reports <= Self.learnedFully || known.reports.isMultiple(of: Self.reportsPerLesson)
+            else { return }
+            models[model]?.estimator.learn(features, tokens: tokens)
+        }
     }
 
     /// A node reported so many tokens for a prompt that was counted.
