@@ -40,9 +40,8 @@ package final class PromptLearning: Sendable {
     func reported(_ tokens: Int, for features: TextFeatures, of model: ModelID) {
         models.withLock { models in
             models[model, default: Model()].reports += 1
-            guard let known = models[model],
-                known.reports <= Self.learnedFully || known.reports.isMultiple(of: Self.reportsPerLesson)
-            else { return }
+            let reports = models[model]?.reports ?? 0
+            guard reports <= Self.learnedFully || reports.isMultiple(of: Self.reportsPerLesson) else { return }
             models[model]?.estimator.learn(features, tokens: tokens)
         }
     }
