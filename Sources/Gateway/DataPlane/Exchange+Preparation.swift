@@ -89,6 +89,11 @@ extension Exchange {
 
     /// The true upper bounds that the hold stands on.
     func bound(_ scanned: ScannedRequest, _ model: ModelEntry) throws(Failure) {
+        (maxTokens, completionTokensMax) = (nil, 0)
+        guard scanned.endpoint.descriptor.isCharged else {
+            (promptTokensMax, promptTokensEstimate, promptCount) = (0, 0, nil)
+            return
+        }
         let count = countPrompt(scanned, model)
         promptCount = count
         let bodyBytes = scanned.bodyBytes + (scanned.endpoint.generates ? model.defaultsBytes : 0)
@@ -99,12 +104,6 @@ extension Exchange {
         // A token for each byte, but for the texts that were counted.
         if let count { promptTokensMax += count.textTokens - count.textBytes }
         promptTokensEstimate = min(promptEstimate(scanned, model, count), promptTokensMax)
-        (maxTokens, completionTokensMax) = (nil, 0)
-        guard scanned.endpoint.descriptor.isCharged else {
-            promptTokensMax = 0
-            promptTokensEstimate = 0
-            return
-        }
         let promptMin = max(1, scanned.promptTokensMin, certainTokens(scanned, count))
         guard scanned.endpoint.generates else {
             guard let context = model.configuration.contextTokens, promptMin > context else { return }
