@@ -81,9 +81,7 @@ package struct TokenEstimator: Sendable {
     package func tokens(_ features: TextFeatures) -> Int {
         let most = Self.tokensMax(features)
         guard most > 0 else { return 0 }
-        var counts = [Double](repeating: 0, count: Self.count)
-        features.copy(to: &counts)
-        let sum = estimate(counts)
+        let sum = estimate(features)
         return sum < 1 ? 1 : sum < Double(most) ? Int(sum.rounded()) : most
     }
 
@@ -93,9 +91,11 @@ package struct TokenEstimator: Sendable {
     package mutating func learn(_ features: TextFeatures, tokens: Int) {
         let most = Self.tokensMax(features)
         guard tokens > 0, most > 0 else { return }
-        features.copy(to: &inputs)
+        features.withCounts { counts in
+            for index in inputs.indices { inputs[index] = Double(counts[index]) }
+        }
         let reported = Double(min(tokens, most))
-        let estimated = estimate(inputs)
+        let estimated = estimate(features)
         // The third is for reports that are absurdly small: in their scale inputs are so large that weights would be
         // taken as known beyond doubt, and the truth be learned from thousands of requests only.
         let scale = max(reported, estimated, Double(most) / Self.tokenBytesMax, 1)
@@ -126,10 +126,12 @@ package struct TokenEstimator: Sendable {
         return overflow ? .max : sum
     }
 
-    private func estimate(_ counts: [Double]) -> Double {
-        var sum = 0.0
-        for index in 0..<Self.count { sum += weights[index] * counts[index] }
-        return sum
+    private func estimate(_ features: TextFeatures) -> Double {
+        features.withCounts { counts in
+            var sum = 0.0
+            for index in 0..<Self.count { sum += weights[index] * Double(counts[index]) }
+            return sum
+        }
     }
 
     /// One step of recursive least squares on `inputs`: how far the estimate was below the report.

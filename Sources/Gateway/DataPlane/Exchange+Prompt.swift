@@ -34,11 +34,11 @@ extension Exchange {
     func promptEstimate(_ scanned: ScannedRequest, _ model: ModelEntry, _ count: PromptCount?) -> Int {
         if let count {
             return count.textTokens + count.structuredTokens
-                + loop.services.promptLearning.overhead(of: model.id, count)
+                + model.promptLearning.overhead(of: count)
         }
         let features = promptFeatures(scanned)
         self.promptFeatures = features
-        let (sum, overflow) = loop.services.promptLearning.tokens(of: features, model.id)
+        let (sum, overflow) = model.promptLearning.tokens(of: features)
             .addingReportingOverflow(estimatePromptTokens(bodyBytes: scanned.repeatedBytes))
         return overflow ? .max : sum
     }
@@ -101,11 +101,10 @@ extension Exchange {
         guard let model, let scanned, scanned.contentParts.images == 0, scanned.repeatedBytes == 0,
             !scanned.keyHashes.contains(where: Self.furtherPromptKeys.contains)
         else { return }
-        let learning = loop.services.promptLearning
         if let promptCount {
-            learning.reported(usage.promptTokens, for: promptCount, of: model.id)
+            model.promptLearning.reported(usage.promptTokens, for: promptCount)
         } else if let promptFeatures {
-            learning.reported(usage.promptTokens, for: promptFeatures, of: model.id)
+            model.promptLearning.reported(usage.promptTokens, for: promptFeatures)
         }
     }
 }

@@ -130,7 +130,8 @@ package final class GatewayServer: Sendable {
     private func publish() async throws {
         let held = published.withLock { $0 }
         let snapshot = GatewaySnapshot(
-            version: held.version, configuration: held.configuration, fleet: fleet.fleet, prices: held.prices)
+            version: held.version, configuration: held.configuration, fleet: fleet.fleet, prices: held.prices,
+            learning: parts.services.promptLearning)
         for loop in parts.loops {
             // Read on the loop: a name that resolves anew meanwhile is told to the loop after this.
             try await loop.run { [fleet] in $0.publish(snapshot, addresses: fleet.addresses(of:)) }

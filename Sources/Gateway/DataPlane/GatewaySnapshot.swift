@@ -23,9 +23,12 @@ package final class GatewaySnapshot: Sendable {
     /// A younger snapshot has a higher one.
     package let version: Int64
 
-    /// - Parameter prices: The store's; a model without one is not served.
+    /// - Parameters:
+    ///   - prices: The store's; a model without one is not served.
+    ///   - learning: Outlives the snapshot.
     package init(
-        version: Int64 = 0, configuration: GatewayConfiguration, fleet: FleetSnapshot, prices: PriceBook
+        version: Int64 = 0, configuration: GatewayConfiguration, fleet: FleetSnapshot, prices: PriceBook,
+        learning: PromptLearning
     ) {
         self.version = version
         self.configuration = configuration
@@ -40,7 +43,7 @@ package final class GatewaySnapshot: Sendable {
         models = configuration.models.enumerated().map { index, model in
             ModelEntry(
                 index: index, configuration: model, engines: engines[model.id] ?? [], price: prices.price(of: model.id),
-                timeouts: configuration.timeouts)
+                timeouts: configuration.timeouts, promptLearning: learning.model(model.id))
         }
         let names = models.flatMap { model in
             ([model.id] + model.configuration.aliases).map { ($0.rawValue, model.index) }
@@ -71,6 +74,8 @@ package final class ModelEntry: Sendable {
     let defaultsBytes: Int
     package let firstByteNanoseconds: Int64
     package let streamIdleNanoseconds: Int64
+    /// The same through all reloads.
+    let promptLearning: ModelPromptLearning
 
     package var id: ModelID { configuration.id }
     package var tokenizer: Tokenizer? { configuration.tokenizer?.tokenizer }
@@ -79,8 +84,9 @@ package final class ModelEntry: Sendable {
 
     init(
         index: Int, configuration: ModelConfiguration, engines: Set<Engine>, price: Price?,
-        timeouts: TimeoutsConfiguration
+        timeouts: TimeoutsConfiguration, promptLearning: ModelPromptLearning
     ) {
+        self.promptLearning = promptLearning
         self.index = index
         self.configuration = configuration
         self.engines = engines

@@ -63,7 +63,8 @@ extension GatewayServer {
 
             try await operators.seedPrices(of: configuration, logger: logger)
             let prices = try await operators.loadPrices()
-            let snapshot = GatewaySnapshot(configuration: configuration, fleet: fleet.fleet, prices: prices)
+            let snapshot = GatewaySnapshot(
+                configuration: configuration, fleet: fleet.fleet, prices: prices, learning: services.promptLearning)
             let loops = try await makeLoops(
                 group, services: services, peppers: peppers, redis: redisConfiguration, snapshot: snapshot)
             undo.add { for loop in loops { await loop.close() } }
