@@ -122,15 +122,21 @@ struct Parts {
         if count == 2 { return (merger.ids[0], merger.ids[1]) }
         var ends: [Int] = []
         for index in 0..<count { ends.append((ends.last ?? 0) + bytes[merger.ids[index]].count) }
+        /// The token that the parts at `place` and after it make together; ``TokenTable/none`` is the greatest id.
+        func joined(at place: Int) -> UInt32 {
+            let from = place == 0 ? 0 : ends[place - 1]
+            return all.find(UnsafeRawBufferPointer(start: start + from, count: ends[place + 1] - from))
+        }
+        var joins = (0..<max(0, ends.count - 1)).map(joined)
         while ends.count > 2 {
-            var best: (rank: UInt32, place: Int)?
-            for place in 0..<(ends.count - 1) {
-                let from = place == 0 ? 0 : ends[place - 1]
-                let merged = all.find(UnsafeRawBufferPointer(start: start + from, count: ends[place + 1] - from))
-                if merged != TokenTable.none, merged < best?.rank ?? .max { best = (merged, place) }
+            guard let least = joins.min(), least != TokenTable.none, let place = joins.firstIndex(of: least) else {
+                return nil
             }
-            guard let best else { return nil }
-            ends.remove(at: best.place)
+            ends.remove(at: place)
+            joins.remove(at: place)
+            // Only what stands beside the new part has changed: a file of long tokens must not take minutes.
+            if place > 0 { joins[place - 1] = joined(at: place - 1) }
+            if place < joins.count { joins[place] = joined(at: place) }
         }
         let left = all.find(UnsafeRawBufferPointer(start: start, count: ends[0]))
         let right = all.find(UnsafeRawBufferPointer(start: start + ends[0], count: token.count - ends[0]))

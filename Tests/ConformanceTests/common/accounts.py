@@ -33,7 +33,6 @@ class Account:
         self.credit_nanousd = int(Decimal(credit) * NANO)
         self.topped_up_nanousd = 0
         self.key = self._create(credit, key_limits)
-        self.sent_bodies: list[int] = []
         self.charged: dict[str, dict] = {}
         self.refused: list[str] = []
 
@@ -42,13 +41,10 @@ class Account:
         return self.gateway.tollgate("key", "create", "--org", self.org, *key_limits)
 
     def client(self, api_key: str | None = None, **options):
-        """The official client, without retries of its own; `sent_bodies` notes the size of each request's body.
-
-        Every answer is held against openapi.yaml on its way.
-        """
+        """The official client, without retries of its own. Every answer is held against openapi.yaml on its way."""
         import openai
 
-        hooks = {"request": [self._note_body], "response": [CONTRACT.check]}
+        hooks = {"response": [CONTRACT.check]}
         http = openai.DefaultHttpxClient(event_hooks=hooks)
         return openai.OpenAI(
             **{
@@ -59,9 +55,6 @@ class Account:
                 **options,
             }
         )
-
-    def _note_body(self, request) -> None:
-        self.sent_bodies.append(len(request.content))
 
     # What the ledger must say.
 
