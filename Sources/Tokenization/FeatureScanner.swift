@@ -1,5 +1,5 @@
 /// One pass over the bytes of a JSON string: sixteen plain ASCII bytes at a time where there are as many, else one by
-/// one.
+/// one; what is not ASCII character by character.
 ///
 /// In a block the classes of bytes are masks with the high bit of each byte that is of them, told by additions that carry
 /// into that bit and no further: arithmetic that every processor has for vectors.
@@ -39,14 +39,15 @@ struct FeatureScanner {
         while at < text.count {
             if at - plainSince >= Self.lookBehind, scanBlocks(&sums) { continue }
             let byte = text[at]
-            at += 1
             if byte == UInt8(ascii: "\\") {
+                at += 1
                 escape()
                 plainSince = at
             } else if byte >= 0x80 {
-                other(byte)
+                others()
                 plainSince = at
             } else {
+                at += 1
                 ascii(byte)
                 // JSON has no bare controls: blocks need not tell them from spaces.
                 if byte < 0x20 { plainSince = at }
@@ -214,31 +215,82 @@ struct FeatureScanner {
         previous = byte
     }
 
-    /// A byte above ASCII. Characters are told by their first byte; invalid UTF-8 counts as whatever it looks like.
-    private mutating func other(_ byte: UInt8) {
-        if otherRun == 0 { count(.otherRuns) }
-        otherRun += 1
-        if otherRun > Self.deepOtherAfter { count(.deepOther) }
-        letterRun = 0
-        switch byte {
-        case 0x80..<0xC0:
-            switch (previous, byte) {
-            // 糸, 言, 金, 門 and their neighbours as radicals.
-            case (0xE7, 0xB4...0xB9), (0xE8, 0xA8...0xAD), (0xE9, 0x87...0x91), (0xE9, 0x96...0x97):
-                count(.traditionalHan)
-            case (0xE7, 0xBA...0xBC), (0xE8, 0xAE...0xB0), (0xE9, 0x92...0x95): count(.simplifiedHan)
-            default: break
+    // MARK: Above ASCII
+
+    /// The characters above ASCII that come next; there is one. Invalid UTF-8 counts as whatever it looks like.
+    private mutating func others() {
+        // The loop keeps to registers: the scanner itself is in memory.
+        let (text, counts, start) = (text, counts, at)
+        var at = start
+        while at < text.count {
+            let lead = text[at]
+            guard lead >= 0x80 else { break }
+            at &+= 1
+            switch lead {
+            case 0x80..<0xC0: break
+            case 0xE0..<0xF0:
+                var character = UInt32(lead & 0xF) << 12
+                if at &+ 1 < text.count, text[at] & 0xC0 == 0x80, text[at &+ 1] & 0xC0 == 0x80 {
+                    character |= UInt32(text[at] & 0x3F) << 6 | UInt32(text[at &+ 1] & 0x3F)
+                    at &+= 2
+                }
+                Self.count(threeBytes: character, counts)
+            case 0xC0..<0xE0:
+                counts[(lead & 0xFE == 0xD0 ? Feature.cyrillic : .twoByte).rawValue] &+= 1
+                // The byte that follows would tell nothing.
+                if at < text.count, text[at] & 0xC0 == 0x80 { at &+= 1 }
+            default: counts[Feature.fourByte.rawValue] &+= 1
             }
-        case 0xD0, 0xD1: count(.cyrillic)
-        case 0xC0..<0xE0: count(.twoByte)
-        case 0xE4...0xE9: count(.han)
-        case 0xE3: count(.kana)
-        case 0xEA...0xED: count(.hangul)
-        case 0xE0..<0xF0: count(.threeByte)
-        default: count(.fourByte)
         }
-        previous = byte
+        self.at = at
+        extendRun(at - start)
     }
+
+    /// Counts a character of three bytes of UTF-8.
+    @inline(__always)
+    private static func count(threeBytes character: UInt32, _ counts: UnsafeMutableBufferPointer<UInt32>) {
+        let feature: Feature
+        switch character >> 12 {
+        case 0x4...0x9:
+            count(han: character, counts)
+            feature = .han
+        case 0x3: feature = .kana
+        case 0xA...0xD: feature = .hangul
+        default: feature = .threeByte
+        }
+        counts[feature.rawValue] &+= 1
+    }
+
+    /// Counts what tells Han characters apart.
+    @inline(__always)
+    private static func count(han character: UInt32, _ counts: UnsafeMutableBufferPointer<UInt32>) {
+        let place = character &- FrequentHan.first
+        if place < FrequentHan.count {
+            // SAFETY: the table has a digit for every four characters of its count.
+            let digit = UInt32(FrequentHan.digits.utf8Start[Int(place >> 2)])
+            counts[Feature.frequentHan.rawValue] &+= digit &>> (place & 3) & 1
+        }
+        switch character >> 6 {
+        // 糸, 言, 金, 門 and their neighbours as radicals.
+        case 0x1F4...0x1F9, 0x228...0x22D, 0x247...0x251, 0x256...0x257:
+            counts[Feature.traditionalHan.rawValue] &+= 1
+        case 0x1FA...0x1FC, 0x22E...0x230, 0x252...0x255: counts[Feature.simplifiedHan.rawValue] &+= 1
+        default: break
+        }
+    }
+
+    /// Bytes more of a run that is not ASCII, or its first.
+    private mutating func extendRun(_ bytes: Int) {
+        if otherRun == 0 { count(.otherRuns) }
+        let deep = max(otherRun + bytes, Self.deepOtherAfter) - max(otherRun, Self.deepOtherAfter)
+        counts[Feature.deepOther.rawValue] &+= UInt32(truncatingIfNeeded: deep)
+        otherRun += bytes
+        letterRun = 0
+        // Any that is neither ASCII nor 0.
+        previous = 0x80
+    }
+
+    // MARK: Escapes
 
     /// What stands for itself after a backslash, or nothing of it where the text ends.
     private mutating func escape() {
@@ -253,7 +305,9 @@ struct FeatureScanner {
         case UInt8(ascii: "u"):
             guard let unit = codeUnit() else { return ascii(letter) }
             character(unit)
-        default: if letter < 0x80 { ascii(letter) } else { other(letter) }
+        default:
+            guard letter < 0x80 else { return at -= 1 }
+            ascii(letter)
         }
     }
 
@@ -273,23 +327,20 @@ struct FeatureScanner {
         return unit
     }
 
-    /// The bytes that a `\u` stands for; the first half of a pair is a character of four bytes, the second adds none.
+    /// What a `\u` stands for; the first half of a pair is a character of four bytes, the second adds none.
     private mutating func character(_ unit: UInt32) {
         switch unit {
         case 0..<0x80: ascii(UInt8(unit))
         case 0x80..<0x800:
-            other(UInt8(0xC0 | unit >> 6))
-            other(UInt8(0x80 | unit & 0x3F))
+            count(0x400..<0x480 ~= unit ? .cyrillic : .twoByte)
+            extendRun(2)
         case 0xD800..<0xDC00:
-            other(0xF0)
-            other(0x80)
-        case 0xDC00..<0xE000:
-            other(0x80)
-            other(0x80)
+            count(.fourByte)
+            extendRun(2)
+        case 0xDC00..<0xE000: extendRun(2)
         default:
-            other(UInt8(0xE0 | unit >> 12))
-            other(UInt8(0x80 | unit >> 6 & 0x3F))
-            other(UInt8(0x80 | unit & 0x3F))
+            Self.count(threeBytes: unit, counts)
+            extendRun(3)
         }
     }
 }

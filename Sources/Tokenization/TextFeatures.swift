@@ -29,6 +29,8 @@ package struct TextFeatures: Sendable {
         case twoByte
         /// Han characters: U+4000 to U+9FFF.
         case han
+        /// Those of them that written Chinese uses most (``FrequentHan``): of the others vocabularies have fewer whole.
+        case frequentHan
         /// U+3000 to U+3FFF: kana, and punctuation of Chinese and Japanese.
         case kana
         case hangul
