@@ -47,11 +47,12 @@ let package = Package(
         .target(name: "Domain", swiftSettings: strict),
         .target(name: "JSON", dependencies: ["Domain"], swiftSettings: strict),
         .target(name: "OpenAIProtocol", dependencies: ["Domain", "JSON"], swiftSettings: strict),
-        .target(name: "Tokenization", dependencies: ["Domain", "JSON"], swiftSettings: strict),
+        .target(name: "Tokenization", dependencies: ["Domain", "JSON", "CPrefetch"], swiftSettings: strict),
         .target(name: "Routing", dependencies: ["Domain"], swiftSettings: strict),
         .target(name: "Billing", dependencies: ["Domain"], swiftSettings: strict),
 
         // System libraries: a module map and a shim header each.
+        .systemLibrary(name: "CPrefetch"),
         .systemLibrary(name: "CHiredis", pkgConfig: "hiredis", providers: [.apt(["libhiredis-dev"])]),
         .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),

@@ -14,9 +14,10 @@ struct PairTable {
     // Slot indices are masked to the table's size; ranks that index `merged` come out of slots, which `insert` wrote.
     private let slots: UnsafeMutablePointer<UInt64>
     private let merged: UnsafeMutablePointer<UInt32>
-    /// A bit for each hash that some pair has: small enough to stay near, and most pairs asked for do not merge.
+    /// Two bits of one word for each hash that some pair has: small enough to stay near, and most pairs asked for do not merge.
     private let filter: UnsafeMutablePointer<UInt64>
     private let filterShift: UInt64
+    private let secondShift: UInt64
     private let slotCount: Int
     private let bucketMask: Int
     private let rankCount: Int
@@ -41,9 +42,9 @@ struct PairTable {
         var filterBits = 10
         while 1 << filterBits < pairsMax * 8 { filterBits += 1 }
         filterShift = UInt64(64 - filterBits)
+        secondShift = filterShift - 6
         filter = TableMemory.allocate((1 << filterBits) / 64, repeating: 0)
-        // And a bucket that stays empty.
-        slots = TableMemory.allocate(slotCount + 4, repeating: Self.empty)
+        slots = TableMemory.allocate(slotCount, repeating: Self.empty)
         merged = TableMemory.allocate(firstResult == nil ? self.rankCount : 1, repeating: 0)
     }
 
@@ -55,14 +56,41 @@ struct PairTable {
 
     var memoryBytes: Int { slotCount * 8 + (1 << Int(64 - filterShift)) / 8 + (firstResult == nil ? rankCount * 4 : 0) }
 
+    @inline(__always)
+    static func key(_ left: UInt32, _ right: UInt32) -> UInt64 {
+        UInt64(left) << UInt64(TokenizerLimits.idBits) | UInt64(right)
+    }
+
     /// The rank of a pair; ``none`` where the two do not merge.
     @inline(__always)
     func rank(_ left: UInt32, _ right: UInt32) -> UInt32 {
-        let key = UInt64(left) << UInt64(TokenizerLimits.idBits) | UInt64(right)
+        let key = Self.key(left, right)
+        return mayHave(key, prefetching: false) != 0 ? knownRank(key) : Self.none
+    }
+
+    /// Begins to load what ``mayHave(_:prefetching:)`` looks at.
+    @inline(__always)
+    func prefetchFilter(_ key: UInt64) {
+        prefetch(filter + Int(truncatingIfNeeded: ((key &* factor) &>> filterShift) &>> 6))
+    }
+
+    /// 0 where the filter says that no such pair merges, otherwise 1.
+    ///
+    /// - Parameter prefetching: Whether to begin to load what ``knownRank(_:)`` looks at.
+    @inline(__always)
+    func mayHave(_ key: UInt64, prefetching: Bool) -> Int {
         let hash = key &* factor
-        let bit = hash &>> filterShift
-        guard filter[Int(truncatingIfNeeded: bit &>> 6)] &>> (bit & 63) & 1 != 0 else { return Self.none }
-        let bucket = Int(truncatingIfNeeded: hash &>> shift)
+        let word = filter[Int(truncatingIfNeeded: (hash &>> filterShift) &>> 6)]
+        let mayHave = (word &>> (hash &>> filterShift & 63)) & (word &>> (hash &>> secondShift & 63)) & 1
+        // No branch hangs on what is loaded: of those that do not merge it is always the first bucket.
+        if prefetching { prefetch(slots + Int(truncatingIfNeeded: hash &>> shift & (0 &- mayHave)) &* 4) }
+        return Int(truncatingIfNeeded: mayHave)
+    }
+
+    /// As ``rank(_:_:)``, of a pair that the filter knows.
+    @inline(__always)
+    func knownRank(_ key: UInt64) -> UInt32 {
+        let bucket = Int(truncatingIfNeeded: (key &* factor) &>> shift)
         let slot = slots + bucket &* 4
         var rank = Self.none
         rank = Self.rank(slot[0], key, else: rank)
@@ -76,33 +104,6 @@ struct PairTable {
     @inline(__always)
     private static func rank(_ slot: UInt64, _ key: UInt64, else other: UInt32) -> UInt32 {
         slot &>> UInt64(TokenizerLimits.rankBits) == key ? UInt32(truncatingIfNeeded: slot) & rankMask : other
-    }
-
-    /// A look-up that has begun: where its bucket is, or one without any pair where the filter says that there is none.
-    ///
-    /// No branch hangs on what is loaded, neither here nor in ``rank(_:_:at:)``.
-    /// - Parameter isWanted: 1, or 0 where the pair need not be looked up.
-    @inline(__always)
-    func bucket(_ left: UInt32, _ right: UInt32, isWanted: UInt64) -> UInt32 {
-        let hash = (UInt64(left) << UInt64(TokenizerLimits.idBits) | UInt64(right)) &* factor
-        let bit = hash &>> filterShift
-        let mask = 0 &- (filter[Int(truncatingIfNeeded: bit &>> 6)] &>> (bit & 63) & isWanted)
-        let none = UInt64(truncatingIfNeeded: bucketMask &+ 1)
-        return UInt32(truncatingIfNeeded: none ^ ((none ^ hash &>> shift) & mask))
-    }
-
-    /// The rank of a pair whose bucket ``bucket(_:_:isWanted:)`` found.
-    @inline(__always)
-    func rank(_ left: UInt32, _ right: UInt32, at bucket: UInt32) -> UInt32 {
-        let key = UInt64(left) << UInt64(TokenizerLimits.idBits) | UInt64(right)
-        let slot = slots + Int(bucket) &* 4
-        var rank = Self.none
-        rank = Self.rank(slot[0], key, else: rank)
-        rank = Self.rank(slot[1], key, else: rank)
-        rank = Self.rank(slot[2], key, else: rank)
-        rank = Self.rank(slot[3], key, else: rank)
-        if slot[3] != Self.empty, rank == Self.none { return rankBeyond(Int(bucket), key) }
-        return rank
     }
 
     /// Goes on after a full bucket that does not have the key.
@@ -131,10 +132,11 @@ struct PairTable {
     func insert(_ left: UInt32, _ right: UInt32, rank: UInt32, result: UInt32) {
         precondition(Int(rank) < rankCount)
         if firstResult == nil { merged[Int(rank)] = result }
-        let key = UInt64(left) << UInt64(TokenizerLimits.idBits) | UInt64(right)
+        let key = Self.key(left, right)
         let slot = key << UInt64(TokenizerLimits.rankBits) | UInt64(rank)
-        let bit = Int(truncatingIfNeeded: (key &* factor) &>> filterShift)
-        filter[bit >> 6] |= 1 << UInt64(bit & 63)
+        let hash = key &* factor
+        filter[Int(truncatingIfNeeded: (hash >> filterShift) >> 6)] |=
+            1 << (hash >> filterShift & 63) | 1 << (hash >> secondShift & 63)
         var index = Int(truncatingIfNeeded: (key &* factor) &>> shift) * 4
         while slots[index] != Self.empty {
             if slots[index] >> UInt64(TokenizerLimits.rankBits) == key {

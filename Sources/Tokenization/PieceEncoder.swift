@@ -6,8 +6,10 @@ protocol TokenSink {
     mutating func take(_ ids: UnsafePointer<UInt32>, _ count: Int)
     /// Counts ids that are not known. Never called where ``writes``.
     mutating func take(count: Int)
-    /// Counts up to three ids, all in `ids`.
-    mutating func take(upToThree ids: (UInt32, UInt32, UInt32), _ count: Int)
+    /// Takes up to two ids of 32 bits. Called only where ``writes``.
+    mutating func take(_ pair: UInt64, _ count: Int)
+    /// Takes three to eight ids, those after the first two as ``PackedIDs`` packs them. Called only where ``writes``.
+    mutating func take(_ pair: UInt64, _ third: UInt64, _ sixth: UInt64, _ count: Int)
 }
 
 struct CountingSink: TokenSink {
@@ -16,7 +18,8 @@ struct CountingSink: TokenSink {
     @inline(__always) mutating func take(_ id: UInt32) { count &+= 1 }
     @inline(__always) mutating func take(_ ids: UnsafePointer<UInt32>, _ count: Int) { self.count &+= count }
     @inline(__always) mutating func take(count: Int) { self.count &+= count }
-    @inline(__always) mutating func take(upToThree ids: (UInt32, UInt32, UInt32), _ count: Int) { self.count &+= count }
+    @inline(__always) mutating func take(_ pair: UInt64, _ count: Int) {}
+    @inline(__always) mutating func take(_ pair: UInt64, _ third: UInt64, _ sixth: UInt64, _ count: Int) {}
 }
 
 /// Collects ids in a buffer of the scratch and appends them to the caller's array when it is full.
@@ -36,11 +39,20 @@ struct WritingSink: TokenSink {
     }
 
     @inline(__always)
-    mutating func take(upToThree three: (UInt32, UInt32, UInt32), _ added: Int) {
-        if count &+ 3 > TokenizerLimits.idsBuffered { flush() }
-        output[count] = three.0
-        output[count &+ 1] = three.1
-        output[count &+ 2] = three.2
+    mutating func take(_ pair: UInt64, _ added: Int) {
+        if count &+ 2 > TokenizerLimits.idsBuffered { flush() }
+        output[count] = UInt32(truncatingIfNeeded: pair)
+        output[count &+ 1] = UInt32(truncatingIfNeeded: pair &>> 32)
+        count &+= added
+    }
+
+    @inline(__always)
+    mutating func take(_ pair: UInt64, _ third: UInt64, _ sixth: UInt64, _ added: Int) {
+        if count &+ PieceCache.besideMax > TokenizerLimits.idsBuffered { flush() }
+        output[count] = UInt32(truncatingIfNeeded: pair)
+        output[count &+ 1] = UInt32(truncatingIfNeeded: pair &>> 32)
+        PackedIDs.unpack(third, to: output + count + 2)
+        if added > 5 { PackedIDs.unpack(sixth, to: output + count + 5) }
         count &+= added
     }
 
@@ -71,24 +83,19 @@ struct WritingSink: TokenSink {
 /// tables, and only where nothing hangs on the one before do their cache misses overlap. See ``flush()``.
 struct PieceEncoder<Sink: TokenSink> {
     let vocabulary: Vocabulary
-    // SAFETY: the slots of the scratch, which the caller keeps alive for the call.
-    let shortSlots: UnsafeMutablePointer<TokenizerScratch.ShortSlot>
-    let longSlots: UnsafeMutableRawPointer
+    // SAFETY: both are the scratch's, which the caller keeps alive for the call.
+    let cache: PieceCache
     let batch: PieceBatch
     let scratch: TokenizerScratch
-    /// Distinguishes tokenizers in the cache; the low 5 bits are 0.
-    let owner: UInt32
     /// Pieces in the batch.
     var pending = 0
     var sink: Sink
 
-    init(_ vocabulary: Vocabulary, owner: UInt32, scratch: TokenizerScratch, sink: Sink) {
+    init(_ vocabulary: Vocabulary, scratch: TokenizerScratch, sink: Sink) {
         self.vocabulary = vocabulary
-        self.owner = owner
         self.scratch = scratch
         self.sink = sink
-        shortSlots = scratch.shortSlots
-        longSlots = scratch.longSlots
+        cache = scratch.cache
         batch = scratch.batch
     }
 
@@ -100,7 +107,7 @@ struct PieceEncoder<Sink: TokenSink> {
     ///   - readable: Bytes that may be read from `start` on.
     @inline(__always)
     mutating func piece(_ start: UnsafeRawPointer, _ length: Int, readable: Int) {
-        guard length <= PieceKey.shortMax else { return longPiece(start, length, readable: readable) }
+        guard length <= PieceKey.longMax else { return longPiece(start, length, readable: readable) }
         let entry = batch.entries + pending
         entry.pointee.start = start
         entry.pointee.length = UInt32(truncatingIfNeeded: length)
@@ -123,14 +130,12 @@ struct PieceEncoder<Sink: TokenSink> {
 
     @inline(never)
     private mutating func longPiece(_ start: UnsafeRawPointer, _ length: Int, readable: Int) {
-        let key = PieceKey(long: start, length: length, seed: vocabulary.pieces.seed)
-        if length <= TokenizerScratch.LongSlot.bytesMax, takeLong(key, start, length) { return }
         if length <= TokenizerLimits.tokenBytesMax {
-            let whole = vocabulary.pieces.find(key, start, length: length)
-            if whole != TokenTable.none { return withUnsafePointer(to: whole) { takeInOrder($0, 1) } }
+            let whole = vocabulary.pieces.find(long: start, length: length)
+            if whole != TokenTable.none { return takeInOrder(whole, start) }
         }
         if vocabulary.cutsPieces, cut(start, length, readable: readable) { return }
-        mergeLong(key, start, length)
+        mergeNow(start, length)
     }
 
     /// Takes the parts of a piece between cuts as pieces of their own, which are short and repeat more.
@@ -142,32 +147,13 @@ struct PieceEncoder<Sink: TokenSink> {
             from, to in
             if to &- from == length { return }
             wasCut = true
-            if to &- from <= PieceKey.shortMax {
+            if to &- from <= PieceKey.longMax {
                 piece(start + from, to &- from, readable: readable &- from)
             } else {
-                part(start + from, to &- from)
+                mergeNow(start + from, to &- from)
             }
         }
         return wasCut
-    }
-
-    /// A part between cuts that is longer than short pieces are.
-    @inline(never)
-    private mutating func part(_ start: UnsafeRawPointer, _ length: Int) {
-        let key = PieceKey(long: start, length: length, seed: vocabulary.pieces.seed)
-        if length <= TokenizerScratch.LongSlot.bytesMax, takeLong(key, start, length) { return }
-        mergeLong(key, start, length)
-    }
-
-    @inline(__always)
-    private mutating func mergeLong(_ key: PieceKey, _ start: UnsafeRawPointer, _ length: Int) {
-        guard length <= TokenizerScratch.LongSlot.bytesMax else { return mergeNow(start, length) }
-        let entry = batch.entries + pending
-        entry.pointee.start = start
-        entry.pointee.length = UInt32(truncatingIfNeeded: length)
-        entry.pointee.hash = key.hash
-        pending &+= 1
-        if pending == PieceBatch.capacity { flush() }
     }
 
     @inline(never)
@@ -178,51 +164,16 @@ struct PieceEncoder<Sink: TokenSink> {
         sink.take(merger.ids, vocabulary.merge(start, length, isText: true, merger))
     }
 
-    /// Takes ids, at most ``TokenizerScratch/LongSlot/idsMax``, after those of the pieces in the batch.
+    /// Takes the id of a piece after those of the pieces in the batch.
     @inline(__always)
-    private mutating func takeInOrder(_ ids: UnsafePointer<UInt32>, _ count: Int) {
-        guard Sink.writes, pending > 0 else { return sink.take(ids, count) }
+    private mutating func takeInOrder(_ id: UInt32, _ start: UnsafeRawPointer) {
+        guard Sink.writes, pending > 0 else { return sink.take(id) }
+        batch.entries[pending].start = start
+        batch.entries[pending].readable = 0
         batch.entries[pending].length = PieceBatch.resolved
-        batch.setIDs(pending, ids, count)
+        batch.entries[pending].count = 1
+        batch.entries[pending].pair = UInt64(id)
         pending &+= 1
         if pending == PieceBatch.capacity { flush() }
-    }
-
-    /// Takes the ids of a piece from the long cache, if it has them.
-    @inline(__always)
-    private mutating func takeLong(_ key: PieceKey, _ start: UnsafeRawPointer, _ length: Int) -> Bool {
-        guard let (ids, count) = findLong(key.hash, start, length) else { return false }
-        takeInOrder(ids, count)
-        return true
-    }
-
-    @inline(__always)
-    func findLong(_ hash: UInt64, _ start: UnsafeRawPointer, _ length: Int) -> (UnsafePointer<UInt32>, Int)? {
-        let slot = longSlot(hash)
-        let held = slot.load(as: UInt32.self)
-        guard held & ~31 == owner, held & 31 != 0, slot.load(fromByteOffset: 4, as: UInt32.self) == UInt32(length),
-            sameBytes(slot + 8, start, length)
-        else { return nil }
-        // SAFETY: ids were stored at offset 72, aligned to 4; there are at most 14 of them, up to offset 128.
-        return (UnsafePointer((slot + 72).assumingMemoryBound(to: UInt32.self)), Int(held & 31))
-    }
-
-    func storeLong(
-        hash: UInt64, _ start: UnsafeRawPointer, _ length: Int, _ ids: UnsafePointer<UInt32>, _ count: Int
-    ) {
-        guard count <= TokenizerScratch.LongSlot.idsMax else { return }
-        let slot = longSlot(hash)
-        // SAFETY: at most 64 bytes from offset 8 and 14 ids from offset 72, in a slot of 128.
-        slot.storeBytes(of: owner | UInt32(count), as: UInt32.self)
-        slot.storeBytes(of: UInt32(length), toByteOffset: 4, as: UInt32.self)
-        (slot + 8).copyMemory(from: start, byteCount: length)
-        (slot + 72).copyMemory(from: ids, byteCount: count * 4)
-    }
-
-    @inline(__always)
-    private func longSlot(_ hash: UInt64) -> UnsafeMutableRawPointer {
-        longSlots
-            + Int(truncatingIfNeeded: hash & UInt64(TokenizerLimits.longCacheSlots &- 1))
-            &* TokenizerScratch.LongSlot.stride
     }
 }

@@ -1,26 +1,33 @@
-/// The first bytes of a piece in two words, and the hash by which caches and vocabularies find it.
+/// What a piece is found by: two words that decide whether two pieces are the same, and a hash of them.
 ///
-/// A piece of up to ``shortMax`` bytes is all in the key: `low` and `high` hold its bytes, little-endian and padded
-/// with zeros, and the top byte of `high` its length, so that equal keys are equal pieces.
+/// A piece of up to ``shortMax`` bytes is in the words themselves, little-endian and padded with zeros, with its length
+/// in four bits of the second; both are then combined with random words of the tokenizer, by exclusive or. Equal keys
+/// of one tokenizer are equal pieces. Those of two tokenizers that share a cache are equal by chance only, 2^-124 for
+/// each two pieces.
+///
+/// Of a longer piece the words are 120 bits of a hash with keys of the tokenizer: see ``LongPieceHash``. Those of two
+/// pieces are equal with a chance of 2^-120, whatever the pieces, and never with that of a short one.
 struct PieceKey {
     static let shortMax = 15
+    /// Bytes of the longest piece that has a key.
+    static let longMax = 64
+    /// The bits of ``second`` from here on are 0; ``PieceCache`` keeps a number there.
+    static let countShift: UInt64 = 60
+    private static let lengthShift: UInt64 = 56
 
-    let low: UInt64
-    let high: UInt64
+    let first: UInt64
+    let second: UInt64
     let hash: UInt64
 
     /// Two random words, drawn per tokenizer so that no one can choose pieces that collide.
     struct Seed {
         let first: UInt64
         let second: UInt64
-    }
 
-    /// A key that was made before.
-    @inline(__always)
-    init(low: UInt64, high: UInt64, hash: UInt64) {
-        self.low = low
-        self.high = high
-        self.hash = hash
+        init() {
+            first = .random(in: .min ... .max)
+            second = .random(in: .min ... .max) & ((1 << PieceKey.countShift) - 1)
+        }
     }
 
     /// - Parameters:
@@ -41,41 +48,23 @@ struct PieceKey {
         } else {
             (low, high) = Self.tail(start, length)
         }
-        high |= UInt64(truncatingIfNeeded: length) &<< 56
-        self.low = low
-        self.high = high
-        hash = Self.fold(low ^ seed.first, high ^ seed.second)
+        first = low ^ seed.first
+        second = (high | UInt64(truncatingIfNeeded: length) &<< Self.lengthShift) ^ seed.second
+        hash = Self.fold(first, second)
     }
 
-    /// - Parameter length: More than ``shortMax``; all of it may be read.
+    /// - Parameter length: More than ``shortMax``, at most ``longMax``; all of it may be read.
     @inline(__always)
-    init(long start: UnsafeRawPointer, length: Int, seed: Seed) {
-        // SAFETY: reads are at most `length` bytes from `start`: the last two overlap what was read before.
-        low = start.loadUnaligned(as: UInt64.self)
-        var hash = seed.first ^ UInt64(truncatingIfNeeded: length)
-        var at = 0
-        while at &+ 16 < length {
-            hash = Self.fold(
-                start.loadUnaligned(fromByteOffset: at, as: UInt64.self) ^ hash,
-                start.loadUnaligned(fromByteOffset: at &+ 8, as: UInt64.self) ^ seed.second)
-            at &+= 16
-        }
-        high = start.loadUnaligned(fromByteOffset: length &- 8, as: UInt64.self)
-        self.hash = Self.fold(
-            start.loadUnaligned(fromByteOffset: length &- 16, as: UInt64.self) ^ hash, high ^ seed.second)
+    init(long start: UnsafeRawPointer, length: Int, seed: Seed, _ keys: LongPieceHash) {
+        let (one, other) = keys.hash(start, length)
+        first = one
+        // The length of no short piece.
+        second = other &>> (64 &- Self.lengthShift) | seed.second & (0xF &<< Self.lengthShift)
+        hash = one
     }
 
     @inline(__always)
-    init(_ start: UnsafeRawPointer, length: Int, readable: Int, seed: Seed) {
-        if length <= Self.shortMax {
-            self.init(short: start, length: length, readable: readable, seed: seed)
-        } else {
-            self.init(long: start, length: length, seed: seed)
-        }
-    }
-
-    @inline(__always)
-    private static func fold(_ left: UInt64, _ right: UInt64) -> UInt64 {
+    static func fold(_ left: UInt64, _ right: UInt64) -> UInt64 {
         let product = left.multipliedFullWidth(by: right)
         return product.high ^ product.low
     }
@@ -90,5 +79,63 @@ struct PieceKey {
             if index < 8 { low |= byte << UInt64(index * 8) } else { high |= byte << UInt64((index - 8) * 8) }
         }
         return (low, high)
+    }
+}
+
+/// Two hashes of 64 bits of pieces of 16 to ``PieceKey/longMax`` bytes.
+///
+/// Each is multilinear: the upper word of k0 + k1 * length + k2 * word 1 + k3 * word 2 ... modulo 2^128, the k being
+/// random words of 128 bits. For any two pieces, chosen without knowledge of the k, it is the same with a chance of
+/// 2^-64, and b of its bits with one of 2^-b (Lemire and Kaser, "Strongly universal string hashing is fast").
+struct LongPieceHash {
+    private static let keysOfEach = 2 + PieceKey.longMax / 8
+
+    // SAFETY: allocated by `init`, freed by `deallocate`, which the owning ``Tokenizer`` calls; written only in `init`.
+    // Lengths are at most `longMax`, so that words are at most `longMax / 8`.
+    private let keys: UnsafeMutablePointer<UInt64>
+
+    static let memoryBytes = keysOfEach * 4 * 8
+
+    init() {
+        keys = TableMemory.allocate(Self.keysOfEach * 4, repeating: 0)
+        for index in 0..<(Self.keysOfEach * 4) { keys[index] = .random(in: .min ... .max) }
+    }
+
+    func deallocate() { TableMemory.deallocate(keys) }
+
+    @inline(__always)
+    func hash(_ start: UnsafeRawPointer, _ length: Int) -> (UInt64, UInt64) {
+        var one = Sum(high: keys[0], low: keys[1])
+        var other = Sum(high: keys[2], low: keys[3])
+        var key = keys + 4
+        one.add(UInt64(truncatingIfNeeded: length), key[0], key[1])
+        other.add(UInt64(truncatingIfNeeded: length), key[2], key[3])
+        var at = 0
+        while at &+ 8 < length {
+            key += 4
+            let word = start.loadUnaligned(fromByteOffset: at, as: UInt64.self)
+            one.add(word, key[0], key[1])
+            other.add(word, key[2], key[3])
+            at &+= 8
+        }
+        // SAFETY: the last eight bytes; of some the second time, which keeps different pieces different.
+        let word = start.loadUnaligned(fromByteOffset: length &- 8, as: UInt64.self)
+        one.add(word, key[4], key[5])
+        other.add(word, key[6], key[7])
+        return (one.high, other.high)
+    }
+
+    private struct Sum {
+        var high: UInt64
+        var low: UInt64
+
+        /// Adds the product of a word and a key of two words, modulo 2^128.
+        @inline(__always)
+        mutating func add(_ word: UInt64, _ keyHigh: UInt64, _ keyLow: UInt64) {
+            let product = keyLow.multipliedFullWidth(by: word)
+            let (sum, carries) = low.addingReportingOverflow(product.low)
+            low = sum
+            high = high &+ product.high &+ keyHigh &* word &+ (carries ? 1 : 0)
+        }
     }
 }

@@ -25,25 +25,21 @@ struct SymbolTable {
     let fallback: UnsafeMutablePointer<UInt32>
     /// The ids of characters of two and three bytes; none where there is none, or it depends on what is around.
     private let characters: UnsafeMutablePointer<UInt32>
-    /// The ranks of pairs of units.
-    private let unitRanks: UnsafeMutablePointer<UInt32>
 
     init(_ kind: Kind) {
         self.kind = kind
         units = TableMemory.allocate(256, repeating: TokenTable.none)
         fallback = TableMemory.allocate(256, repeating: TokenTable.none)
         characters = TableMemory.allocate(Self.charactersCount, repeating: TokenTable.none)
-        unitRanks = TableMemory.allocate(65536, repeating: PairTable.none)
     }
 
     func deallocate() {
         TableMemory.deallocate(units)
         TableMemory.deallocate(fallback)
         TableMemory.deallocate(characters)
-        TableMemory.deallocate(unitRanks)
     }
 
-    var memoryBytes: Int { 2048 + Self.charactersCount * 4 + 65536 * 4 }
+    var memoryBytes: Int { 2048 + Self.charactersCount * 4 }
 
     /// Notes the token of one character of two or three bytes.
     func setCharacter(_ token: UnsafeRawBufferPointer, _ id: UInt32) {
@@ -51,15 +47,6 @@ struct SymbolTable {
             token.count == CutTable.width(token[0]), token.dropFirst().allSatisfy({ $0 & 0xC0 == 0x80 })
         else { return }
         characters[Self.scalar(start, token.count)] = id
-    }
-
-    /// To be called when the units are there.
-    func setRanks(_ pairs: PairTable) {
-        for left in 0..<256 where units[left] != TokenTable.none {
-            for right in 0..<256 where units[right] != TokenTable.none {
-                unitRanks[left << 8 | right] = pairs.rank(units[left], units[right])
-            }
-        }
     }
 
     @inline(__always)
@@ -70,25 +57,26 @@ struct SymbolTable {
         return (lead & 0x0F) &<< 12 | second &<< 6 | Int(start.load(fromByteOffset: 2, as: UInt8.self) & 0x3F)
     }
 
-    /// Writes the symbols of a piece and the ranks of neighbours, the last of which is ``PairTable/none``.
+    /// Writes the symbols of a piece.
     ///
     /// - Parameters:
     ///   - length: At least 1.
     ///   - isText: Whether the piece is valid UTF-8; it is where symbols are characters.
-    ///   - merger: Room for `length` symbols.
+    ///   - ids: Room for `length` symbols.
     /// - Returns: How many symbols there are; at most `length`.
     @inline(__always)
     func split(
-        _ start: UnsafeRawPointer, _ length: Int, isText: Bool, _ tables: Vocabulary, into merger: BytePairMerger
+        _ start: UnsafeRawPointer, _ length: Int, isText: Bool, _ tables: Vocabulary,
+        into ids: UnsafeMutablePointer<UInt32>
     ) -> Int {
-        var writer = Writer(merger: merger, table: self, pairs: tables.pairs)
+        var writer = Writer(ids: ids)
         var at = 0
         while at < length {
             let lead = start.load(fromByteOffset: at, as: UInt8.self)
             if lead < 0x80 || !isText {
                 let id = units[Int(lead)]
                 if id != TokenTable.none {
-                    writer.add(id, unit: lead)
+                    writer.add(id)
                 } else {
                     unknown(start + at, 1, &writer)
                 }
@@ -99,7 +87,7 @@ struct SymbolTable {
                 at &+= width
             }
         }
-        return writer.finish()
+        return writer.count
     }
 
     @inline(__always)
@@ -111,7 +99,7 @@ struct SymbolTable {
             if id != TokenTable.none { return writer.add(id) }
             if width == 4 {
                 let key = PieceKey(short: start + at, length: 4, readable: length &- at, seed: tables.pieces.seed)
-                let id = tables.pieces.find(key, start + at, length: 4)
+                let id = tables.pieces.find(key.first, hash: key.hash, start + at, length: 4)
                 if id != TokenTable.none { return writer.add(id) }
             }
             return unknown(start + at, width, &writer)
@@ -129,7 +117,7 @@ struct SymbolTable {
         }
         for index in at..<(at &+ width) {
             let byte = start.load(fromByteOffset: index, as: UInt8.self)
-            writer.add(units[Int(byte)], unit: byte)
+            writer.add(units[Int(byte)])
         }
     }
 
@@ -144,42 +132,17 @@ struct SymbolTable {
         writer.endsUnknown = true
     }
 
-    /// Appends symbols and the rank of each with the one before.
+    /// Appends symbols.
     private struct Writer {
-        let merger: BytePairMerger
-        let table: SymbolTable
-        let pairs: PairTable
+        let ids: UnsafeMutablePointer<UInt32>
         var count = 0
-        /// The unit that was added last; -1 where it was no unit.
-        var before = -1
         var endsUnknown = false
 
         @inline(__always)
-        mutating func add(_ id: UInt32, unit: UInt8) {
-            merger.ids[count] = id
-            if count > 0 {
-                merger.ranks[count &- 1] =
-                    before >= 0
-                    ? table.unitRanks[before &<< 8 | Int(unit)] : pairs.rank(merger.ids[count &- 1], id)
-            }
-            before = Int(unit)
-            count &+= 1
-            endsUnknown = false
-        }
-
-        @inline(__always)
         mutating func add(_ id: UInt32) {
-            merger.ids[count] = id
-            if count > 0 { merger.ranks[count &- 1] = pairs.rank(merger.ids[count &- 1], id) }
-            before = -1
+            ids[count] = id
             count &+= 1
             endsUnknown = false
-        }
-
-        @inline(__always)
-        mutating func finish() -> Int {
-            if count > 0 { merger.ranks[count &- 1] = PairTable.none }
-            return count
         }
     }
 }

@@ -24,4 +24,25 @@ enum TableMemory {
     }
 
     static func deallocate(_ memory: UnsafeMutableRawPointer) { free(memory) }
+
+    /// - Returns: Memory for `count` words, all 0, which takes no time before it is used; freed with
+    ///   ``deallocateZeros(_:_:)``.
+    static func allocateZeros(_ count: Int) -> UnsafeMutablePointer<UInt64> {
+        let bytes = mapped(count)
+        let access = PROT_READ | PROT_WRITE
+        let mapping = mmap(nil, bytes + hugePage, access, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        guard let mapping, mapping != MAP_FAILED else { preconditionFailure("out of memory") }
+        // What is before and after the aligned part goes back.
+        let before = (hugePage - Int(bitPattern: mapping) & (hugePage - 1)) & (hugePage - 1)
+        if before > 0 { _ = munmap(mapping, before) }
+        if before < hugePage { _ = munmap(mapping + before + bytes, hugePage - before) }
+        _ = madvise(mapping + before, bytes, MADV_HUGEPAGE)
+        // SAFETY: `bytes` bytes, aligned to a huge page; the system gives them as zeros.
+        return (mapping + before).bindMemory(to: UInt64.self, capacity: count)
+    }
+
+    static func deallocateZeros(_ memory: UnsafeMutablePointer<UInt64>, _ count: Int) { munmap(memory, mapped(count)) }
+
+    /// The bytes of whole pages for that many words.
+    private static func mapped(_ count: Int) -> Int { (count * 8 + 4095) & ~4095 }
 }

@@ -156,7 +156,7 @@ struct TextRules {
         let vocabulary = encoder.vocabulary
         withUnsafeMutablePointer(to: &ids) { ids in
             let sink = WritingSink(output: encoder.scratch.prefixOutput, ids: ids)
-            var inner = PieceEncoder(vocabulary, owner: encoder.owner, scratch: encoder.scratch, sink: sink)
+            var inner = PieceEncoder(vocabulary, scratch: encoder.scratch, sink: sink)
             if case .pattern(let pretokenizer) = splitter, valid > 0 {
                 pretokenizer.forEachPiece(in: prefix) { start, end in
                     lastPiece = inner.sink.ids.pointee.count + inner.sink.count

@@ -43,35 +43,72 @@ struct TokenTable {
 
     var memoryBytes: Int { slotCount * MemoryLayout<Slot>.stride + Int(filterMask + 1) / 8 }
 
-    /// Whether there may be a token of these bytes.
+    /// Begins to load what a key of that hash is looked for in.
     @inline(__always)
-    func mayHave(_ key: PieceKey) -> Bool {
-        let bit = key.hash & filterMask
-        return filter[Int(truncatingIfNeeded: bit &>> 6)] &>> (bit & 63) & 1 != 0
+    func prefetch(_ hash: UInt64) {
+        Tokenization.prefetch(filter + Int(truncatingIfNeeded: (hash & filterMask) &>> 6))
+        Tokenization.prefetch(slots + Int(truncatingIfNeeded: hash &>> shift))
     }
 
     /// The id of the token that has exactly these bytes; ``none`` where there is none.
+    ///
+    /// - Parameters:
+    ///   - low: A word of the bytes: that of ``PieceKey`` or, of longer ones, the first eight.
+    ///   - hash: That of ``PieceKey`` or, of longer ones, ``longHash(_:_:)``.
     @inline(__always)
-    func find(_ key: PieceKey, _ start: UnsafeRawPointer, length: Int) -> UInt32 {
-        guard mayHave(key) else { return Self.none }
-        let tag = Self.tag(key, length)
-        var index = Int(truncatingIfNeeded: key.hash &>> shift)
+    func find(_ low: UInt64, hash: UInt64, _ start: UnsafeRawPointer, length: Int) -> UInt32 {
+        let bit = hash & filterMask
+        guard filter[Int(truncatingIfNeeded: bit &>> 6)] &>> (bit & 63) & 1 != 0 else { return Self.none }
+        let tag = Self.tag(hash, length)
+        var index = Int(truncatingIfNeeded: hash &>> shift)
         while true {
             let slot = slots[index]
             if slot.id == Self.none { return Self.none }
-            if slot.low == key.low, slot.tag == tag, length <= 8 || bytes.equal(slot.id, start, length) {
+            if slot.low == low, slot.tag == tag, length <= 8 || bytes.equal(slot.id, start, length) {
                 return slot.id
             }
             index = (index &+ 1) & (slotCount &- 1)
         }
     }
 
+    /// As above, of more than ``PieceKey/shortMax`` bytes.
+    @inline(__always)
+    func find(long start: UnsafeRawPointer, length: Int) -> UInt32 {
+        find(start.loadUnaligned(as: UInt64.self), hash: longHash(start, length), start, length: length)
+    }
+
     func find(_ token: [UInt8]) -> UInt32 { token.withUnsafeBytes { find($0) } }
 
     func find(_ token: UnsafeRawBufferPointer) -> UInt32 {
         guard let start = token.baseAddress, token.count > 0 else { return Self.none }
-        let key = PieceKey(start, length: token.count, readable: token.count, seed: seed)
-        return find(key, start, length: token.count)
+        let (low, hash) = key(start, token.count)
+        return find(low, hash: hash, start, length: token.count)
+    }
+
+    @inline(__always)
+    private func key(_ start: UnsafeRawPointer, _ length: Int) -> (low: UInt64, hash: UInt64) {
+        guard length <= PieceKey.shortMax else {
+            return (start.loadUnaligned(as: UInt64.self), longHash(start, length))
+        }
+        let key = PieceKey(short: start, length: length, readable: length, seed: seed)
+        return (key.first, key.hash)
+    }
+
+    /// - Parameter length: More than ``PieceKey/shortMax``; all of it may be read.
+    @inline(__always)
+    private func longHash(_ start: UnsafeRawPointer, _ length: Int) -> UInt64 {
+        // SAFETY: reads are at most `length` bytes from `start`: the last two overlap what was read before.
+        var hash = seed.first ^ UInt64(truncatingIfNeeded: length)
+        var at = 0
+        while at &+ 16 < length {
+            hash = PieceKey.fold(
+                start.loadUnaligned(fromByteOffset: at, as: UInt64.self) ^ hash,
+                start.loadUnaligned(fromByteOffset: at &+ 8, as: UInt64.self) ^ seed.second)
+            at &+= 16
+        }
+        return PieceKey.fold(
+            start.loadUnaligned(fromByteOffset: length &- 16, as: UInt64.self) ^ hash,
+            start.loadUnaligned(fromByteOffset: length &- 8, as: UInt64.self) ^ seed.second)
     }
 
     /// Adds the token `id`, whose bytes are in ``TokenBytes``.
@@ -80,20 +117,20 @@ struct TokenTable {
     func insert(_ id: UInt32) -> UInt32 {
         let token = bytes[id]
         guard let start = token.baseAddress else { return Self.none }
-        let key = PieceKey(start, length: token.count, readable: token.count, seed: seed)
-        let found = find(key, start, length: token.count)
+        let (low, hash) = key(start, token.count)
+        let found = find(low, hash: hash, start, length: token.count)
         guard found == Self.none else { return found }
-        let bit = key.hash & filterMask
+        let bit = hash & filterMask
         filter[Int(bit >> 6)] |= 1 << (bit & 63)
-        var index = Int(truncatingIfNeeded: key.hash >> shift)
+        var index = Int(truncatingIfNeeded: hash >> shift)
         while slots[index].id != Self.none { index = (index + 1) & (slotCount - 1) }
-        slots[index] = Slot(low: key.low, tag: Self.tag(key, token.count), id: id)
+        slots[index] = Slot(low: low, tag: Self.tag(hash, token.count), id: id)
         return Self.none
     }
 
     @inline(__always)
-    private static func tag(_ key: PieceKey, _ length: Int) -> UInt32 {
-        length <= 8 ? UInt32(truncatingIfNeeded: length) : UInt32(truncatingIfNeeded: key.hash) | 0x8000_0000
+    private static func tag(_ hash: UInt64, _ length: Int) -> UInt32 {
+        length <= 8 ? UInt32(truncatingIfNeeded: length) : UInt32(truncatingIfNeeded: hash) | 0x8000_0000
     }
 }
 

@@ -10,8 +10,8 @@ import Synchronization
 package final class Tokenizer: @unchecked Sendable {
     let vocabulary: Vocabulary
     let rules: TextRules
-    /// Distinguishes this tokenizer in the caches of a ``TokenizerScratch``: a number of its own, times 32. Numbers are
-    /// used again after 2^27 loads.
+    /// Distinguishes this tokenizer in a ``TextCountCache``: a number of its own, times 32. Numbers are used again after
+    /// 2^27 loads.
     let cacheOwner: UInt32
     /// Ids that there are, gaps and special tokens included.
     package let vocabularySize: Int
@@ -37,7 +37,7 @@ package final class Tokenizer: @unchecked Sendable {
 
     /// The number of ids that ``encode(_:into:scratch:)`` would append.
     package func count(_ text: UnsafeRawBufferPointer, scratch: TokenizerScratch) -> Int {
-        var encoder = PieceEncoder(vocabulary, owner: cacheOwner, scratch: scratch, sink: CountingSink())
+        var encoder = PieceEncoder(vocabulary, scratch: scratch, sink: CountingSink())
         rules.encode(text, &encoder)
         scratch.giveBack()
         return encoder.sink.count
@@ -49,7 +49,7 @@ package final class Tokenizer: @unchecked Sendable {
     package func encode(_ text: UnsafeRawBufferPointer, into ids: inout [UInt32], scratch: TokenizerScratch) {
         withUnsafeMutablePointer(to: &ids) { ids in
             let sink = WritingSink(output: scratch.output, ids: ids)
-            var encoder = PieceEncoder(vocabulary, owner: cacheOwner, scratch: scratch, sink: sink)
+            var encoder = PieceEncoder(vocabulary, scratch: scratch, sink: sink)
             rules.encode(text, &encoder)
             encoder.sink.flush()
         }

@@ -31,10 +31,10 @@ package enum TokenizerLimits {
     package static let scratchBytesPerSymbolMax = 13
     /// Bytes of scratch that outlive one call; what a larger input needed is given back when the call returns.
     package static let scratchBytesKeptMax = 1 << 20
-    /// Slots of the cache of short pieces; 32 bytes each.
-    static let shortCacheSlots = 1 << 17
-    /// Slots of the cache of longer pieces; 128 bytes each.
-    static let longCacheSlots = 1 << 14
+    /// Sets of three pieces in the cache, a power of two; 112 bytes each.
+    static let cachedSets = 1 << 16
+    /// Pieces of more than eight ids in the cache, a power of two; 64 bytes each.
+    static let cachedRows = 1 << 14
     /// Ids that are collected before they are appended to the caller's array.
     static let idsBuffered = 2048
 }

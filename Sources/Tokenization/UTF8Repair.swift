@@ -5,11 +5,18 @@ package enum UTF8Repair {
         let text = UTF8Text(bytes)
         var position = 0
         while position < text.count {
-            while position + 8 <= text.count, ASCIIBytes.areASCII(text.word(at: position)) { position += 8 }
-            guard position < text.count else { break }
-            let sequence = sequence(in: text, at: position)
-            guard sequence.isValid else { return position }
-            position += sequence.length
+            var end = UTF8Blocks.bytesBefore
+            if position >= end {
+                let isPlausible = UTF8Blocks.skipValid(bytes, from: &position)
+                // What no block showed to be valid: the end of the text, or what is around an error.
+                end = isPlausible ? text.count : min(text.count, position + 2 * UTF8Blocks.width)
+            }
+            end = min(end, text.count)
+            while position < end {
+                let sequence = sequence(in: text, at: position)
+                guard sequence.isValid else { return position }
+                position += sequence.length
+            }
         }
         return position
     }
@@ -73,5 +80,76 @@ package enum UTF8Repair {
             length += 1
         }
         return (length, true)
+    }
+}
+
+/// Sixteen bytes at a time, each seen with the three before it: table 3-7 of the standard as comparisons of vectors.
+private enum UTF8Blocks {
+    static let width = 16
+    static let bytesBefore = 3
+    private typealias Block = SIMD2<UInt64>
+    private static let tops: UInt64 = 0x8080_8080_8080_8080
+
+    /// Moves `position` on, from the start of a character to that of another, over nothing but valid UTF-8.
+    ///
+    /// - Parameter position: At least ``bytesBefore``, and all before it is valid.
+    /// - Returns: False where it stopped because of bytes that are not valid, within ``width`` bytes of where.
+    @inline(__always)
+    static func skipValid(_ bytes: UnsafeRawBufferPointer, from position: inout Int) -> Bool {
+        guard let base = bytes.baseAddress else { return true }
+        // SAFETY: blocks begin at `at`, at least 3, and end inside the text.
+        var at = position
+        var isAfterASCII = true
+        while at + width <= bytes.count {
+            let words = (base + at).loadUnaligned(as: SIMD2<UInt64>.self)
+            let isASCII = (words.x | words.y) & tops == 0
+            if !(isASCII && isAfterASCII), !isValid(base + at) { break }
+            isAfterASCII = isASCII
+            at += width
+        }
+        let isPlausible = at + width > bytes.count
+        // Back to the start of the character that the last block ends inside of.
+        var end = at
+        for back in 1...bytesBefore where end == at {
+            if base.load(fromByteOffset: at - back, as: UInt8.self) >= 0xC0 { end = at - back }
+        }
+        position = max(position, end)
+        return isPlausible
+    }
+
+    /// Whether the bytes of a block go on as the three before it and they themselves demand.
+    ///
+    /// What is asked of a byte is computed in its top bit, to where shifts bring the other bits: comparisons of bytes
+    /// are not among the vector instructions of every processor.
+    @inline(__always)
+    private static func isValid(_ start: UnsafeRawPointer) -> Bool {
+        let block = start.loadUnaligned(as: Block.self)
+        let before = (start - 1).loadUnaligned(as: Block.self)
+        let beforeThat = (start - 2).loadUnaligned(as: Block.self)
+        let third = (start - 3).loadUnaligned(as: Block.self)
+        let leads = block & block &<< 1
+        let leadsBefore = before & before &<< 1
+        let threeBefore = leadsBefore & before &<< 2
+        let fourBefore = threeBefore & before &<< 3
+        let isDue =
+            leadsBefore | (beforeThat & beforeThat &<< 1 & beforeThat &<< 2)
+            | (third & third &<< 1 & third &<< 2 & third &<< 3)
+        // 0x80...0xBF where they are due and nowhere else.
+        var isWrong = (block & ~(block &<< 1)) ^ isDue
+        // 0xC0, 0xC1
+        isWrong |= leads & ~(block &<< 2 | block &<< 3 | block &<< 4 | block &<< 5 | block &<< 6)
+        // 0xF5...0xFF
+        isWrong |= leads & block &<< 2 & block &<< 3 & (block &<< 4 | (block &<< 5 & (block &<< 6 | block &<< 7)))
+        // After 0xE0 less than 0xA0, after 0xED not.
+        let low = before &<< 6 | before &<< 4
+        let isE0 = threeBefore & ~(low | before &<< 3 | before &<< 5 | before &<< 7)
+        let isED = threeBefore & ~(before &<< 3 | before &<< 6) & before &<< 4 & before &<< 5 & before &<< 7
+        isWrong |= (isE0 & ~(block &<< 2)) | (isED & block &<< 2)
+        // After 0xF0 less than 0x90, after 0xF4 not.
+        let tail = block &<< 2 | block &<< 3
+        let four = fourBefore & ~(low | before &<< 7)
+        isWrong |= four & ((before &<< 5 & tail) | ~(before &<< 5 | tail))
+        isWrong &= Block(repeating: tops)
+        return isWrong.x | isWrong.y == 0
     }
 }

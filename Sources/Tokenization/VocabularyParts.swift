@@ -4,14 +4,15 @@ struct Parts {
     /// Every token by its bytes.
     let all: TokenTable
     let symbols: SymbolTable
+    let hashKeys: LongPieceHash
     var pairs: PairTable?
 
     init(_ builder: VocabularyBuilder, _ kind: SymbolTable.Kind) throws(TokenizerError) {
         try builder.requireDistinctIDs()
         symbols = SymbolTable(kind)
         bytes = builder.source.withUnsafeBytes { TokenBytes(builder.tokens, count: builder.idEnd, source: $0) }
-        let seed = PieceKey.Seed(first: .random(in: .min ... .max), second: .random(in: .min ... .max))
-        all = TokenTable(tokensMax: builder.tokens.count, bytes: bytes, seed: seed)
+        all = TokenTable(tokensMax: builder.tokens.count, bytes: bytes, seed: PieceKey.Seed())
+        hashKeys = LongPieceHash()
         var problem: String?
         for token in builder.tokens {
             let other = all.insert(token.id)
@@ -31,6 +32,7 @@ struct Parts {
         bytes.deallocate()
         all.deallocate()
         symbols.deallocate()
+        hashKeys.deallocate()
         pairs?.deallocate()
     }
 
@@ -49,8 +51,8 @@ struct Parts {
         let cuts = CutTable(rules: rules)
         let bytes = self.bytes
         pairs.forEach { left, right, _ in cuts.join(bytes[left], bytes[right]) }
-        symbols.setRanks(pairs)
-        let vocabulary = Vocabulary(pieces: all, pairs: pairs, bytes: bytes, symbols: symbols, cuts: cuts)
+        let vocabulary = Vocabulary(
+            pieces: all, pairs: pairs, bytes: bytes, symbols: symbols, cuts: cuts, hashKeys: hashKeys)
         if case .bytes = symbols.kind {
             guard isOrdered(pairs) else { return vocabulary }
             for id in 0..<UInt32(bytes.count) where bytes[id].count == 2 || bytes[id].count == 3 {

@@ -81,30 +81,32 @@ struct TokenizerSpeed {
     /// Rounds of each at least.
     private static let roundsMin = 3
 
-    /// - Parameter isCold: Each round begins with an empty cache of pieces.
+    /// - Parameter isCold: Each round begins with an empty cache of pieces; emptying it is not counted.
     static func measure(
         _ tokenizer: Tokenizer, _ text: UnsafeRawBufferPointer, seconds: Double, isCold: Bool
     ) -> TokenizerSpeed {
-        var scratch = TokenizerScratch()
+        let scratch = TokenizerScratch()
         var tokens = 0
-        let count = megabytesPerSecond(text.count, seconds) {
-            if isCold { scratch = TokenizerScratch() }
+        func prepare() { if isCold { scratch.forgetPieces() } }
+        let count = megabytesPerSecond(text.count, seconds, prepare: prepare) {
             tokens = tokenizer.count(text, scratch: scratch)
         }
         var ids: [UInt32] = []
         ids.reserveCapacity(tokens)
-        let encode = megabytesPerSecond(text.count, seconds) {
-            if isCold { scratch = TokenizerScratch() }
+        let encode = megabytesPerSecond(text.count, seconds, prepare: prepare) {
             ids.removeAll(keepingCapacity: true)
             tokenizer.encode(text, into: &ids, scratch: scratch)
         }
         return TokenizerSpeed(encode: encode, count: count, tokens: tokens)
     }
 
-    private static func megabytesPerSecond(_ bytes: Int, _ seconds: Double, _ work: () -> Void) -> Double {
+    private static func megabytesPerSecond(
+        _ bytes: Int, _ seconds: Double, prepare: () -> Void, _ work: () -> Void
+    ) -> Double {
         var rounds: [Double] = []
         var total = 0.0
         while rounds.count < roundsMin || total < seconds {
+            prepare()
             rounds.append(Self.seconds(work))
             total += rounds[rounds.count - 1]
         }

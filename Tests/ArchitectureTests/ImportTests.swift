@@ -7,7 +7,7 @@ private let allowed: [String: Set<String>] = [
     "Domain": [],
     "JSON": ["Domain"],
     "OpenAIProtocol": ["Domain", "JSON"],
-    "Tokenization": ["Domain", "JSON"],
+    "Tokenization": ["Domain", "JSON", "CPrefetch"],
     "Routing": ["Domain"],
     "Billing": ["Domain"],
     "Redis": ["Domain", "CHiredis"],
@@ -17,7 +17,7 @@ private let allowed: [String: Set<String>] = [
     "tollgate": ["Domain", "JSON", "ControlPlane", "Gateway", "Simulator", "Tokenization", "CCurl"],
 ]
 
-private let ours = Set(allowed.keys).union(["CHiredis", "CCurl", "COpenSSL"])
+private let ours = Set(allowed.keys).union(["CHiredis", "CCurl", "COpenSSL", "CPrefetch"])
 private let pure: Set<String> = ["Domain", "JSON", "OpenAIProtocol", "Tokenization", "Routing", "Billing"]
 
 private struct Import {

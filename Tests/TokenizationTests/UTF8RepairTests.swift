@@ -47,3 +47,21 @@ private func repaired(_ bytes: [UInt8]) -> [UInt8]? {
     }
     #expect(length([]) == 0)
 }
+
+/// Long enough for whole blocks, before and after the error.
+@Test func oneWrongByteInALongTextIsFoundWhereverItIs() {
+    let scripts = "é ж ש, हिन्दी, ไทย, 語言 한국어, 😀🏽, \u{D7FF}\u{E000}\u{10FFFF}\u{800}"
+    let text = Array("ASCII to begin with, \(scripts) and ASCII again".utf8)
+    let bytes = [
+        0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xE0, 0xED, 0xF0, 0xF4, 0xF5, 0xFF,
+    ]
+    #expect(repaired(text) == nil)
+    for position in 0..<text.count {
+        for byte in bytes {
+            var spoiled = text
+            spoiled[position] = UInt8(byte)
+            let expected = Array(String(decoding: spoiled, as: UTF8.self).utf8)
+            #expect(repaired(spoiled) ?? spoiled == expected, "byte \(byte) at \(position)")
+        }
+    }
+}
