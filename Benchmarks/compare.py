@@ -62,11 +62,11 @@ def main():
     parser.add_argument("binaries", nargs="+", help="gateways, the one to compare with first")
     parser.add_argument("--http2", action="store_true", help="HTTP/2 and TLS")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
-    if options.rounds < 1 or options.seconds < 0.5:
-        parser.error("--rounds must be at least 1, --seconds at least 0.5")
+    if options.rounds < 1 or options.seconds < 1:
+        parser.error("--rounds and --seconds must be at least 1")
     for binary in options.binaries:
         if not os.access(binary, os.X_OK):
             parser.error(f"there is no {binary}")
@@ -74,7 +74,6 @@ def main():
     if len(cores) < 2:
         parser.error("two cores are needed: one for the gateways, one for everything around them")
     os.sched_setaffinity(0, {cores[1]})
-    seconds = max(1, round(options.seconds))
     with contextlib.ExitStack() as stack:
         sides = {"nginx": Side(stack, None, cores[:2], options.http2)}
         for number, binary in enumerate(options.binaries):
@@ -85,7 +84,7 @@ def main():
         for number in range(1, options.rounds + 1):
             # The other way round each second time: who is first has no advantage.
             names = list(sides) if number % 2 else list(reversed(sides))
-            one = {name: sides[name].cpu_us(seconds) for name in names}
+            one = {name: sides[name].cpu_us(options.seconds) for name in names}
             rounds.append(one)
             bench.say(f"  round {number}: " + ", ".join(f"{name} {one[name]:.1f} us" for name in sides))
     first = f"0: {options.binaries[0]}"

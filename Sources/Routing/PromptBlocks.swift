@@ -1,7 +1,7 @@
 import Domain
 
-/// The hashes of a prompt's blocks, each chained to those before: two prompts share their first n hashes if and only if
-/// they share their first n blocks, whichever they are, and were salted alike.
+/// The hashes of a prompt's blocks, each chained to those before: two prompts share their first n hashes where they share
+/// their first n blocks and were salted alike, and else by a chance of one in 2^64 for each two blocks.
 ///
 /// Blocks are of bytes as the client sent them, not of tokens: the next turn of a chat repeats its history byte for byte,
 /// so hashing it costs less than finding out what it was cut into last time, and needs no vocabulary. How many tokens a
@@ -20,7 +20,7 @@ package struct PromptBlocks: Sendable {
     package private(set) var bytes = 0
 
     private let key: SipHash.Key
-    /// A block that began in an earlier part, and the chain before it: room for the chain in front.
+    /// A block that began in an earlier part, and room for the chain after it.
     private var pending: ContiguousArray<UInt8> = []
     private var chain: UInt64 = 0
 

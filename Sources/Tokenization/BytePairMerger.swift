@@ -1,7 +1,7 @@
 /// Byte-pair merging: while any two neighbours merge, merge the pair of least rank, the leftmost of equals.
 ///
-/// Short pieces, nearly all of them, keep ids and ranks in two small arrays and look for the least by a scan. Longer
-/// ones would take quadratic time; they keep the ranks in the leaves of a tree of minima with 16 children to a node, so
+/// Pieces of up to 64 symbols keep ids and ranks in two small arrays and look for the least by a scan (those of up to
+/// 32, nearly all, are merged several at a time: ``MergeLanes``). Longer ones would take quadratic time; they keep the ranks in the leaves of a tree of minima with 16 children to a node, so
 /// that finding the leftmost least and changing three ranks cost a few hundred comparisons for a piece of a megabyte.
 /// Merged symbols stay where they were: a token lives in the cell of its first symbol, and its first and last cell
 /// know each other. That is 4 bytes of id, 4 of the other end and 4 * 16/15 of ranks per symbol, and nothing grows.

@@ -10,11 +10,12 @@ struct PairTable {
     private static let empty = UInt64.max
     private static let rankMask = (UInt32(1) << TokenizerLimits.rankBits) - 1
 
-    // SAFETY: both are allocated by `init` and freed by `deallocate`, which the owning ``Tokenizer`` calls in `deinit`.
+    // SAFETY: all are allocated by `init` and freed by `deallocate`, which the owning ``Tokenizer`` calls in `deinit`.
     // Slot indices are masked to the table's size; ranks that index `merged` come out of slots, which `insert` wrote.
     private let slots: UnsafeMutablePointer<UInt64>
     private let merged: UnsafeMutablePointer<UInt32>
-    /// Two bits of one word for each hash that some pair has: small enough to stay near, and most pairs asked for do not merge.
+    /// Two bits of one word for each hash that some pair has: small enough to stay near, and most pairs asked for do not
+    /// merge.
     private let filter: UnsafeMutablePointer<UInt64>
     private let filterShift: UInt64
     private let secondShift: UInt64

@@ -2,8 +2,8 @@
 struct PieceBatch {
     /// Pieces that are looked up together.
     static let capacity = 128
-    /// Ids of one piece that the batch has room for.
-    static let idsMax = 64
+    /// Ids of one piece that the batch has room for: no token is of less than a byte.
+    static let idsMax = PieceKey.longMax
     /// The length of an entry whose ids are known already.
     static let resolved: UInt32 = 0
 
@@ -36,6 +36,9 @@ struct PieceBatch {
 
     init() {
         entries = .allocate(capacity: Self.capacity)
+        // No entry is read before it is written; were one, it would have no ids.
+        UnsafeMutableRawPointer(entries).initializeMemory(
+            as: UInt8.self, repeating: 0, count: Self.capacity * MemoryLayout<Entry>.stride)
         rows = .allocate(capacity: Self.capacity * Self.idsMax)
         missing = .allocate(capacity: Self.capacity)
         lanes = MergeLanes()

@@ -28,6 +28,8 @@ struct PieceCache {
     static let memoryBytes = (setsCount + besideCount + rowsCount) * 8
 
     init() {
+        let sizes = [TokenizerLimits.cachedSets, TokenizerLimits.cachedRows]
+        precondition(sizes.allSatisfy { $0 > 0 && $0 & ($0 - 1) == 0 }, "indices are masked: powers of two")
         sets = TableMemory.allocateZeros(Self.setsCount)
         beside = TableMemory.allocateZeros(Self.besideCount)
         rows = TableMemory.allocateZeros(Self.rowsCount)

@@ -107,6 +107,7 @@ struct PieceEncoder<Sink: TokenSink> {
     ///   - readable: Bytes that may be read from `start` on.
     @inline(__always)
     mutating func piece(_ start: UnsafeRawPointer, _ length: Int, readable: Int) {
+        assert(length > 0, "0 stands for what is known already")
         guard length <= PieceKey.longMax else { return longPiece(start, length, readable: readable) }
         let entry = batch.entries + pending
         entry.pointee.start = start

@@ -6,7 +6,8 @@
 /// each two pieces.
 ///
 /// Of a longer piece the words are 120 bits of a hash with keys of the tokenizer: see ``LongPieceHash``. Those of two
-/// pieces are equal with a chance of 2^-120, whatever the pieces, and never with that of a short one.
+/// pieces are equal with a chance of 2^-120, whatever the pieces, and, of one tokenizer, never with that of a short
+/// one.
 struct PieceKey {
     static let shortMax = 15
     /// Bytes of the longest piece that has a key.

@@ -17,8 +17,8 @@ struct SymbolTable {
     private static let charactersCount = 0x10000
 
     let kind: Kind
-    // SAFETY: all allocated by `init` and freed by `deallocate`; indices are bytes, pairs of bytes or scalars of at most
-    // three bytes in UTF-8.
+    // SAFETY: all allocated by `init` and freed by `deallocate`; indices are bytes or scalars of at most three bytes in
+    // UTF-8.
     /// The ids of bytes, or of ASCII characters.
     let units: UnsafeMutablePointer<UInt32>
     /// The ids of bytes of unknown characters.

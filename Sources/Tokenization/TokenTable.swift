@@ -11,8 +11,8 @@ struct TokenTable {
         var id: UInt32
     }
 
-    // SAFETY: allocated by `init`, freed by `deallocate`, which the owning ``Tokenizer`` calls in `deinit`. `bytes` and
-    // `offsets` are the ``TokenBytes`` of the same owner; indices are masked to the table's size.
+    // SAFETY: allocated by `init`, freed by `deallocate`, which the owning ``Tokenizer`` calls in `deinit`. `bytes`
+    // are of the same owner; indices are masked to the table's size.
     private let slots: UnsafeMutablePointer<Slot>
     private let slotCount: Int
     private let shift: UInt64

@@ -10,8 +10,8 @@ import Synchronization
 package final class Tokenizer: @unchecked Sendable {
     let vocabulary: Vocabulary
     let rules: TextRules
-    /// Distinguishes this tokenizer in a ``TextCountCache``: a number of its own, times 32. Numbers are used again after
-    /// 2^27 loads.
+    /// Distinguishes this tokenizer in a ``TextCountCache``: a number of its own. Numbers are used again after 2^31
+    /// loads.
     let cacheOwner: UInt32
     /// Ids that there are, gaps and special tokens included.
     package let vocabularySize: Int
@@ -25,7 +25,7 @@ package final class Tokenizer: @unchecked Sendable {
         self.vocabulary = vocabulary
         self.rules = rules
         self.vocabularySize = vocabularySize
-        cacheOwner = Self.loads.wrappingAdd(1, ordering: .relaxed).newValue << 5
+        cacheOwner = Self.loads.wrappingAdd(1, ordering: .relaxed).newValue
     }
 
     deinit { vocabulary.deallocate() }

@@ -17,8 +17,8 @@ struct Bench: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Measure how fast a vocabulary encodes and counts a text.",
             discussion: """
-                One thread, its processor time, the median of rounds over the whole text. The cache of pieces is warm, as \
-                it is in a gateway, but for --cold.
+                One thread, its processor time, the median of rounds over the whole text. The cache of pieces is warm, the \
+                most that it can give, but for --cold.
 
                 Examples:
                   tollgate bench tokens --tokenizer llama-3.1.json --text prompts.txt

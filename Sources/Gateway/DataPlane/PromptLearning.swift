@@ -4,7 +4,7 @@ import Tokenization
 
 /// What is learned of prompts by model; survives reloads.
 package final class PromptLearning: Sendable {
-    /// Models are those of the configuration, so their number is bounded by it.
+    /// All that this process was ever configured with: some 6 kB each.
     private let models = Mutex<[ModelID: ModelPromptLearning]>([:])
 
     package init() {}
