@@ -85,7 +85,8 @@ let package = Package(
         .executableTarget(
             name: "tollgate",
             dependencies: [
-                "Domain", "JSON", "ControlPlane", "Gateway", "Simulator", "Tokenization", "CCurl", logging, lifecycle,
+                "Domain", "JSON", "ControlPlane", "Gateway", "Routing", "Simulator", "Tokenization", "CCurl", logging,
+                lifecycle,
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
@@ -113,7 +114,7 @@ let package = Package(
             ] + nioSecure,
             swiftSettings: strict
         ),
-        .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Support"], swiftSettings: strict),
+        .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Routing", "Support"], swiftSettings: strict),
         .testTarget(
             name: "ControlPlaneTests",
             dependencies: ["ControlPlane", "Support", logging, lifecycle],

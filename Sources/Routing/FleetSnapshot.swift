@@ -23,10 +23,13 @@ package struct NodeSpec: Hashable, Sendable {
     /// Requests in flight at once, from this gateway.
     package let maxConcurrency: Int
     package let rttNanoseconds: Int64
+    /// Tokens that its KV cache holds, until it reports better.
+    package let kvCapacityTokens: Int
 
+    /// - Parameter kvCapacityTokens: nil takes its class's (``SpeedClass/kvCapacityTokens(of:)``).
     package init(
         id: NodeID, site: SiteID, engine: Engine, speedClass: String, models: [ServedModel], maxConcurrency: Int,
-        rttNanoseconds: Int64
+        rttNanoseconds: Int64, kvCapacityTokens: Int? = nil
     ) {
         self.id = id
         self.site = site
@@ -35,6 +38,20 @@ package struct NodeSpec: Hashable, Sendable {
         self.models = models
         self.maxConcurrency = maxConcurrency
         self.rttNanoseconds = rttNanoseconds
+        self.kvCapacityTokens = kvCapacityTokens.map { max(1, $0) } ?? SpeedClass.kvCapacityTokens(of: speedClass)
+    }
+}
+
+/// What the names of speed classes tell of their nodes, where nothing better is known.
+package enum SpeedClass {
+    /// An 8B model with an fp8 cache on a card of that name: rooflines, see the simulator's node constants. Names are
+    /// compared by their first part: `h100-8b` is an `h100`.
+    package static func kvCapacityTokens(of speedClass: String) -> Int {
+        switch speedClass.prefix(while: { $0 != "-" }).lowercased() {
+        case "h100", "h200", "b200": 768_000
+        case "a100": 512_000
+        default: 256_000
+        }
     }
 }
 

@@ -7,18 +7,29 @@ import Domain
 /// that is over finds nothing.
 struct InflightTable: Sendable {
     struct Entry: Sendable {
-        var nodeIndex: Int32
         var generation: UInt32
-        var tokens: Int64
-        var decidedAt: MonotonicTime
-        var writtenAt: MonotonicTime?
-        var hasFirstToken = false
+        /// What it adds to its node's load now.
+        var work: InflightWork
+        var attempt: Attempt
+        /// In its node's queue: no first token seen or presumed yet.
+        var isQueued = true
     }
 
     private struct Place: Sendable {
         var serial: UInt32 = 0
         var entry: Entry?
         var nextFree: Int32 = -1
+        // Neighbours in the node's queue, while in one.
+        var before: Int32 = -1
+        var behind: Int32 = -1
+    }
+
+    /// The requests on one node that have no first token yet, in the order in which they were placed.
+    struct Queue: Sendable {
+        fileprivate(set) var head: Int32 = -1
+        fileprivate var tail: Int32 = -1
+
+        var isEmpty: Bool { head < 0 }
     }
 
     /// More than the connections that one gateway can hold.
@@ -58,6 +69,10 @@ struct InflightTable: Sendable {
         return result
     }
 
+    func entry(_ ticket: UInt64) -> Entry? {
+        index(of: ticket).flatMap { places[$0].entry }
+    }
+
     mutating func remove(_ ticket: UInt64) -> Entry? {
         guard let index = index(of: ticket), let entry = places[index].entry else { return nil }
         places[index].entry = nil
@@ -65,6 +80,30 @@ struct InflightTable: Sendable {
         firstFree = Int32(index)
         count -= 1
         return entry
+    }
+
+    // MARK: Queues
+
+    mutating func enqueue(_ ticket: UInt64, _ queue: inout Queue) {
+        guard let index = index(of: ticket) else { return }
+        places[index].before = queue.tail
+        places[index].behind = -1
+        if queue.tail < 0 { queue.head = Int32(index) } else { places[Int(queue.tail)].behind = Int32(index) }
+        queue.tail = Int32(index)
+    }
+
+    /// - Parameter ticket: In this queue, and not over.
+    mutating func dequeue(_ ticket: UInt64, _ queue: inout Queue) {
+        guard let index = index(of: ticket) else { return }
+        let (before, behind) = (places[index].before, places[index].behind)
+        if before < 0 { queue.head = behind } else { places[Int(before)].behind = behind }
+        if behind < 0 { queue.tail = before } else { places[Int(behind)].before = before }
+    }
+
+    /// The request at the head of a queue.
+    func head(_ queue: Queue) -> (ticket: UInt64, attempt: Attempt)? {
+        guard queue.head >= 0, let attempt = places[Int(queue.head)].entry?.attempt else { return nil }
+        return (UInt64(places[Int(queue.head)].serial) << 32 | UInt64(queue.head), attempt)
     }
 
     private func index(of ticket: UInt64) -> Int? {

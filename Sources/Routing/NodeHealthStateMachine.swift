@@ -4,7 +4,7 @@ import Domain
 ///
 /// Three judges, each with its own word, so that none overrules another by accident:
 ///
-/// - **Operator**: cordoned until uncordoned. A hard filter, above the others.
+/// - **Operator**: cordoned or draining until told otherwise: hard filters, above the others. Curtailed nodes work on.
 /// - **Probes**: `warming` until the first good one (exits: healthy, unhealthy); `healthy` (exits: unhealthy after
 ///   ``probeFailuresMax`` bad ones in a row, warming at once when the node says that it is loading); `unhealthy`
 ///   (exits: healthy by one good probe, warming by a loading one).
@@ -25,6 +25,8 @@ package struct NodeHealthStateMachine: Hashable, Sendable {
 
     package private(set) var health = Health.warming
     package private(set) var isCordoned = false
+    package private(set) var isDraining = false
+    package private(set) var isCurtailed = false
     package private(set) var isBreakerOpen = false
     private var probeFailures = 0
     private var requestFailures = 0
@@ -34,17 +36,26 @@ package struct NodeHealthStateMachine: Hashable, Sendable {
 
     /// In the order in which operators want to hear it: their own word first.
     package var state: RoutingNodeState {
+        if isDraining { return .draining }
         if isCordoned { return .cordoned }
         if isBreakerOpen { return .unhealthy }
         switch health {
         case .warming: return .warming
-        case .healthy: return .ready
+        case .healthy: return isCurtailed ? .curtailed : .ready
         case .unhealthy: return .unhealthy
         }
     }
 
     package mutating func cordonChanged(to isCordoned: Bool) {
         self.isCordoned = isCordoned
+    }
+
+    package mutating func drainChanged(to isDraining: Bool) {
+        self.isDraining = isDraining
+    }
+
+    package mutating func curtailChanged(to isCurtailed: Bool) {
+        self.isCurtailed = isCurtailed
     }
 
     package mutating func probed(_ result: ProbeResult, now: MonotonicTime) {
@@ -82,8 +93,10 @@ package struct NodeHealthStateMachine: Hashable, Sendable {
 
     /// Another server stands behind the name now: what was learned of the old one is void, the operator's word is not.
     package mutating func serverReplaced() {
-        let cordon = isCordoned
+        let (cordon, drain, curtail) = (isCordoned, isDraining, isCurtailed)
         self = Self()
         isCordoned = cordon
+        isDraining = drain
+        isCurtailed = curtail
     }
 }

@@ -53,6 +53,12 @@ package struct PromptBlocks: Sendable {
         }
     }
 
+    /// A keyed hash of a name, chained to `salt`.
+    package func hash(_ name: String, salt: UInt64) -> UInt64 {
+        var name = name
+        return name.withUTF8 { SipHash.hash(UnsafeRawBufferPointer($0), key: key) } &* 0x9E37_79B9_7F4A_7C15 ^ salt
+    }
+
     private mutating func finishBlock() {
         withUnsafeBytes(of: chain.littleEndian) { pending.append(contentsOf: $0) }
         chain = pending.withUnsafeBytes { SipHash.hash($0, key: key) }

@@ -18,16 +18,38 @@ package struct Router: Sendable {
 
     package private(set) var fleet: FleetSnapshot
     package let policyName: RoutingPolicy
-    private var policy: AnyPolicy
+    var policy: AnyPolicy
     private var random: SplitMix64
     private var decisions: Int64 = 0
 
     // By node index, in step with `fleet.slots`.
-    private var loads: ContiguousArray<NodeLoad>
-    private var health: ContiguousArray<NodeHealthStateMachine>
-    private var firstTokens: ContiguousArray<RunningMean>
+    var loads: ContiguousArray<NodeLoad>
+    var health: ContiguousArray<NodeHealthStateMachine>
+    var firstTokens: ContiguousArray<RunningMean>
 
-    private var inflight: InflightTable
+    var inflight: InflightTable
+    private var queues: ContiguousArray<InflightTable.Queue>
+    var index: PrefixIndex
+    /// Blocks of the prompt placed last that the index does not have yet, where and when.
+    private var unindexed: ContiguousArray<UInt64> = []
+    private var unindexedPlace = (node: 0, at: MonotonicTime(nanoseconds: 0))
+    /// Blocks of one prompt that are indexed: two million tokens.
+    static let unindexedMax = 4_096
+    /// The nodes whose `prefixTokens` the present decision has set.
+    private var holders: ContiguousArray<Int32> = []
+    /// By node index: whether its metrics are believed, and how many requests were placed and ended there.
+    var trust: ContiguousArray<ReportTrust> = []
+    var events: ContiguousArray<Int64> = []
+    /// Of a placed request: what a queued one that nobody tells of is taken for.
+    var meanWork = meanWorkInitial
+    private static let meanWorkInitial = 4_000.0
+    private static let meanWorkWeight = 0.02
+    /// The time of the last event that had one.
+    var lastHeardAt = MonotonicTime(nanoseconds: 0)
+    /// The node whose queue the next decision looks after.
+    private var tendNext = 0
+    var gossipSender = GossipSender()
+    var peers = PeerLoads()
 
     package init(fleet: FleetSnapshot, policy: RoutingPolicy, seed: UInt64) {
         self.fleet = .empty
@@ -37,7 +59,10 @@ package struct Router: Sendable {
         self.loads = []
         self.health = []
         self.firstTokens = []
+        self.queues = []
         self.inflight = InflightTable(reserving: Self.inflightReserved)
+        self.index = PrefixIndex(self.policy.prefixIndexing)
+        self.unindexed.reserveCapacity(Self.unindexedMax)
         replaceFleet(fleet)
     }
 
@@ -45,105 +70,163 @@ package struct Router: Sendable {
 
     /// Picks a node and counts the request's work as in flight there.
     package mutating func decide(_ request: RoutingRequest, now: MonotonicTime) -> RoutingDecision {
+        decide(request, blocks: Span(), now: now)
+    }
+
+    /// Picks a node and counts the request's work as in flight there.
+    ///
+    /// - Parameter blocks: Keyed, chained hashes of the prompt's whole blocks of ``PrefixIndex/blockTokens`` tokens,
+    ///   first block first: the hash of a block covers all blocks before it, so equal hashes mean equal prefixes.
+    package mutating func decide(
+        _ request: RoutingRequest, blocks: Span<UInt64>, now: MonotonicTime
+    ) -> RoutingDecision {
         guard let model = fleet.modelIndex(of: request.model) else { return .refuse(.modelNotServed) }
         var request = request
         if !request.excluded.isEmpty { request.excluded = request.excluded.current(in: fleet) }
+        if request.session == 0, !blocks.isEmpty { request.session = blocks[min(1, blocks.count - 1)] }
         guard !inflight.isFull else { return .refuse(.allAtConcurrency) }
         let candidates = fleet.servers(ofModelIndex: model)
         let rotation = random.below(candidates.count)
+        lastHeardAt = now
+        indexPlaced()
+        tend(now: now)
+        matchPrefixes(blocks, of: request)
+        defer { forgetPrefixes() }
         guard
-            let index = Self.choose(
-                by: &policy, request, among: candidates, loads: loads, rotation: rotation, now: now)
+            let chosen = Self.choose(
+                by: &policy, request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
         else { return .refuse(refusal(candidates, request)) }
+        return .dispatch(place(request, blocks: blocks, on: chosen, now: now))
+    }
 
-        let tokens =
-            Self.bounded(request.promptTokens) + Self.bounded(request.expectedOutputTokens)
+    private mutating func place(
+        _ request: RoutingRequest, blocks: Span<UInt64>, on chosen: Int, now: MonotonicTime
+    ) -> Assignment {
+        let prompt = Self.bounded(request.promptTokens)
+        let output = Self.bounded(request.expectedOutputTokens)
+        var attempt = Attempt(
+            nodeIndex: chosen, promptTokens: Int(prompt), newTokens: Int(prompt - loads[chosen].prefixTokens),
+            expectedOutputTokens: Int(output), session: request.session, decidedAt: now)
+        attempt.isStreamed = request.isStreamed
+        attempt.reuseSeconds = index.reuseSeconds(of: chosen, now: now)
+        policy.placed(&attempt, load: loads[chosen], now: now)
+        let work = InflightWork(
+            requests: 1, queuedRequests: 1, promptTokens: prompt, queuedTokens: Int64(attempt.newTokens),
+            queuedWork: attempt.work, kvTokens: prompt + output)
         decisions += 1
-        loads[index].inflightRequests += 1
-        loads[index].inflightTokens += tokens
-        loads[index].dispatchedLast = decisions
-        let generation = fleet.generations[index]
-        let ticket = inflight.insert(
-            InflightTable.Entry(nodeIndex: Int32(index), generation: generation, tokens: tokens, decidedAt: now))
-        return .dispatch(Assignment(nodeIndex: index, generation: generation, ticket: ticket))
+        events[chosen] += 1
+        meanWork += Self.meanWorkWeight * (attempt.work - meanWork)
+        loads[chosen].dispatchedLast = decisions
+        loads[chosen].own = loads[chosen].own + work
+        peers.placed(chosen, work: attempt.work)
+        loads[chosen].peers = peers.work(chosen)
+        noteUnindexed(blocks, node: chosen, now: now)
+        gossipSender.placed(blocks, nodeIndex: chosen)
+        let generation = fleet.generations[chosen]
+        let ticket = inflight.insert(InflightTable.Entry(generation: generation, work: work, attempt: attempt))
+        inflight.enqueue(ticket, &queues[chosen])
+        headChanged(chosen)
+        policy.loadChanged(chosen, load: loads[chosen], now: now)
+        return Assignment(nodeIndex: chosen, generation: generation, ticket: ticket)
     }
 
     /// The request was written to the node: time to first token counts from here.
     package mutating func started(_ assignment: Assignment, now: MonotonicTime) {
+        indexPlaced()
         _ = inflight.update(assignment.ticket) { entry in
-            entry.writtenAt = entry.writtenAt ?? now
+            entry.attempt.writtenAt = entry.attempt.writtenAt ?? now
         }
     }
 
     /// The first token of a stream came. Not for a plain answer, whose first byte comes with its last token.
-    package mutating func firstToken(_ assignment: Assignment, now: MonotonicTime) {
-        let since: MonotonicTime?? = inflight.update(assignment.ticket) { entry in
-            guard !entry.hasFirstToken else { return nil }
-            entry.hasFirstToken = true
-            return entry.writtenAt ?? entry.decidedAt
+    ///
+    /// - Parameter cachedTokens: What the node says that it had cached, where it says so this early.
+    package mutating func firstToken(_ assignment: Assignment, cachedTokens: Int? = nil, now: MonotonicTime) {
+        let first: Attempt?? = inflight.update(assignment.ticket) { entry in
+            guard entry.attempt.firstTokenAt == nil else { return nil }
+            entry.attempt.firstTokenAt = now
+            entry.attempt.cachedTokens = cachedTokens
+            return entry.attempt
         }
-        guard let since = since ?? nil, isCurrent(assignment.nodeIndex, assignment.generation) else { return }
-        firstTokens[assignment.nodeIndex].add(max(0, now.seconds(since: since)))
-        health[assignment.nodeIndex].requestSucceeded(now: now)
-        healthChanged(assignment.nodeIndex)
+        guard let attempt = first ?? nil, isCurrent(assignment.nodeIndex, assignment.generation) else { return }
+        let node = assignment.nodeIndex
+        loads[node].firstTokenLast = now
+        endQueueing(assignment.ticket, node: node)
+        observeCache(attempt, cachedTokens: cachedTokens)
+        firstTokens[node].add(max(0, now.seconds(since: attempt.sentAt)))
+        health[node].requestSucceeded(now: now)
+        policy.firstToken(attempt, load: loads[node], now: now)
+        lastHeardAt = now
+        healthChanged(node)
     }
 
     /// The request is over, on this node at least: its work leaves the books.
     package mutating func finished(_ assignment: Assignment, outcome: RoutingOutcome, now: MonotonicTime) {
-        guard let entry = inflight.remove(assignment.ticket) else { return }
-        let index = Int(entry.nodeIndex)
-        guard isCurrent(index, entry.generation) else { return }
-        loads[index].inflightRequests -= 1
-        loads[index].inflightTokens -= entry.tokens
-        switch outcome {
-        case .completed:
-            health[index].requestSucceeded(now: now)
-            loads[index].forgive()
-        case .failed:
-            health[index].requestFailed()
-            loads[index].failed(now: now)
-        case .unserved:
-            loads[index].failed(now: now)
-            return
-        case .aborted:
+        guard let entry = inflight.entry(assignment.ticket) else { return }
+        let node = entry.attempt.nodeIndex
+        guard isCurrent(node, entry.generation) else {
+            _ = inflight.remove(assignment.ticket)
             return
         }
-        healthChanged(index)
+        if entry.isQueued { inflight.dequeue(assignment.ticket, &queues[node]) }
+        _ = inflight.remove(assignment.ticket)
+        headChanged(node)
+        loads[node].own = loads[node].own - entry.work
+        events[node] += 1
+        switch outcome {
+        case .completed(let usage):
+            health[node].requestSucceeded(now: now)
+            loads[node].forgive()
+            if entry.attempt.cachedTokens == nil { observeCache(entry.attempt, cachedTokens: usage?.cachedTokens) }
+            policy.completed(entry.attempt, usage: usage, load: loads[node], now: now)
+        case .failed:
+            health[node].requestFailed()
+            loads[node].failed(now: now)
+        case .unserved:
+            loads[node].failed(now: now)
+        case .aborted:
+            break
+        }
+        lastHeardAt = now
+        healthChanged(node)
     }
 
-    // MARK: What is said of nodes
+    // MARK: The index
 
-    /// A node that is not in the fleet is ignored.
-    package mutating func probed(_ node: NodeID, _ result: ProbeResult, now: MonotonicTime) {
-        guard let index = fleet.index(of: node) else { return }
-        health[index].probed(result, now: now)
-        healthChanged(index)
+    /// Keeps the blocks of a placed prompt until ``indexPlaced()``: a decision is on the request's way, indexing is not.
+    private mutating func noteUnindexed(_ blocks: Span<UInt64>, node: Int, now: MonotonicTime) {
+        guard index.isUsed, !blocks.isEmpty else { return }
+        let count = min(blocks.count, Self.unindexedMax)
+        for position in 0..<count { unindexed.append(blocks[position]) }
+        unindexedPlace = (node, now)
     }
 
-    /// A node that is not in the fleet is ignored: whoever keeps the operator's word says it again after a reload.
-    package mutating func setCordoned(_ isCordoned: Bool, node: NodeID) {
-        guard let index = fleet.index(of: node) else { return }
-        health[index].cordonChanged(to: isCordoned)
-        healthChanged(index)
+    /// Indexes the prompt placed last, if that is still to be done: once it is written, or before the next decision.
+    mutating func indexPlaced() {
+        guard !unindexed.isEmpty else { return }
+        let (node, placedAt) = unindexedPlace
+        // Taken out meanwhile, since its span would hold all of `self`.
+        var placed: ContiguousArray<UInt64> = []
+        swap(&placed, &unindexed)
+        index.insert(placed.span, node: node, now: placedAt)
+        placed.removeAll(keepingCapacity: true)
+        swap(&placed, &unindexed)
+        loads[node].tailUsedAt = index.tailUsedAt(node)
     }
 
-    /// The node's address changed: it is warming until it has proved itself. Requests in flight stay on its books.
-    package mutating func serverReplaced(_ node: NodeID) {
-        guard let index = fleet.index(of: node) else { return }
-        health[index].serverReplaced()
-        firstTokens[index] = RunningMean()
-        loads[index].forgive()
-        healthChanged(index)
-    }
+    // MARK: The fleet
 
     /// Nodes that stay, by id, keep their in-flight work, health and cordon; what is later said of the requests of
     /// nodes that left is ignored.
     ///
     /// - Parameter next: Made from ``fleet`` by ``FleetSnapshot/succeeded(by:)``.
     package mutating func replaceFleet(_ next: FleetSnapshot) {
+        indexPlaced()
         var loads: ContiguousArray<NodeLoad> = []
         var health: ContiguousArray<NodeHealthStateMachine> = []
         var firstTokens: ContiguousArray<RunningMean> = []
+        var queues: ContiguousArray<InflightTable.Queue> = []
+        var renewed: [Int] = []
         for (index, slot) in next.slots.enumerated() {
             let maxConcurrency = slot?.maxConcurrency ?? 0
             let rtt = slot?.rttNanoseconds ?? 0
@@ -154,10 +237,18 @@ package struct Router: Sendable {
                 load.rttNanoseconds = rtt
                 load.engine = engine
                 loads.append(load)
+                queues.append(self.queues[index])
                 health.append(self.health[index])
                 firstTokens.append(self.firstTokens[index])
             } else {
-                loads.append(NodeLoad(maxConcurrency: maxConcurrency, rttNanoseconds: rtt, engine: engine))
+                renewed.append(index)
+                queues.append(InflightTable.Queue())
+                var load = NodeLoad(
+                    maxConcurrency: maxConcurrency, rttNanoseconds: rtt, engine: engine,
+                    kvCapacityTokens: slot?.kvCapacityTokens ?? 1)
+                load.identity = Self.hash(slot?.id.rawValue ?? "")
+                load.speedClass = Self.hash(slot?.speedClass ?? "")
+                loads.append(load)
                 health.append(NodeHealthStateMachine())
                 firstTokens.append(RunningMean())
             }
@@ -166,81 +257,119 @@ package struct Router: Sendable {
         self.loads = loads
         self.health = health
         self.firstTokens = firstTokens
+        self.queues = queues
+        trust.fit(count: loads.count, renewed: renewed, ReportTrust())
+        events.fit(count: loads.count, renewed: renewed, 0)
+        index.fleetChanged(count: loads.count)
+        for node in renewed { index.empty(node) }
+        index.setCapacities(loads.indices.map { ($0, Int(self.loads[$0].kvCapacityTokens)) })
+        peers.fleetChanged(count: loads.count, renewed: renewed)
+        gossipSender.fleetChanged(count: loads.count, renewed: renewed)
+        Self.fleetChanged(of: &policy, renewed: renewed, loads: loads)
     }
-
-    // MARK: What others may see
-
-    /// Every node of the fleet, in the operator's order.
-    package func status(now: MonotonicTime) -> [RoutingNodeStatus] {
-        fleet.nodeIndexes.compactMap { index in
-            guard let node = fleet.slots[index] else { return nil }
-            return RoutingNodeStatus(
-                id: node.id, nodeIndex: index, state: health[index].state,
-                inflightRequests: Int(loads[index].inflightRequests), inflightTokens: Int(loads[index].inflightTokens),
-                firstTokenSeconds: firstTokens[index].mean, isBreakerOpen: health[index].isBreakerOpen,
-                penaltySeconds: loads[index].penaltySeconds(now: now))
-        }
-    }
-
-    /// nil for a node that is not in the fleet.
-    package func state(of node: NodeID) -> RoutingNodeState? {
-        fleet.index(of: node).map { health[$0].state }
-    }
-
-    /// The models that at least one node would take now, sorted; nodes at their concurrency count, since that passes.
-    package func servableModels() -> [ModelID] {
-        fleet.models.filter { model in
-            guard let index = fleet.modelIndex(of: model) else { return false }
-            return fleet.servers(ofModelIndex: index).contains { loads[Int($0)].takesRequests }
-        }
-    }
-
-    /// Whether a node outside `excluded` takes requests for the model; one at its concurrency counts, since that passes.
-    package func takesRequests(
-        _ model: ModelID, on engines: EngineSet = .all, excluding excluded: NodeSet = NodeSet()
-    ) -> Bool {
-        guard let index = fleet.modelIndex(of: model) else { return false }
-        let excluded = excluded.isEmpty ? excluded : excluded.current(in: fleet)
-        return fleet.servers(ofModelIndex: index).contains {
-            loads[Int($0)].takesRequests && !engines.isDisjoint(with: loads[Int($0)].engine)
-                && !excluded.contains(Int($0))
-        }
-    }
-
-    /// Requests decided and not finished, those of nodes that left included.
-    package var inflightCount: Int { inflight.count }
 
     // MARK: Inside
 
     /// Static, since a span taken of one stored property would hold all of `self` while the policy changes.
     private static func choose(
         by policy: inout AnyPolicy, _ request: RoutingRequest, among candidates: ContiguousArray<Int32>,
-        loads: ContiguousArray<NodeLoad>, rotation: Int, now: MonotonicTime
+        loads: ContiguousArray<NodeLoad>, holders: ContiguousArray<Int32>, rotation: Int, now: MonotonicTime
     ) -> Int? {
-        policy.choose(request, among: candidates.span, loads: loads.span, rotation: rotation, now: now)
+        policy.choose(
+            request, among: candidates.span, loads: loads.span, holders: holders.span, rotation: rotation, now: now)
+    }
+
+    /// Sets the `prefixTokens` of the nodes that hold some of the prompt, and names them in `holders`.
+    private mutating func matchPrefixes(_ blocks: Span<UInt64>, of request: RoutingRequest) {
+        let most = Double(max(0, Self.bounded(request.promptTokens) - 1))
+        index.match(blocks)
+        for match in index.matches {
+            loads[Int(match.node)].prefixTokens = Int64(min(Double(match.blocks) * request.blockTokens, most))
+            holders.append(match.node)
+        }
+    }
+
+    /// The request is being decoded: it no longer stands before others.
+    private mutating func endQueueing(_ ticket: UInt64, node: Int) {
+        let queued: InflightWork?? = inflight.update(ticket) { entry in
+            guard entry.isQueued else { return nil }
+            entry.isQueued = false
+            return entry.work.endQueueing()
+        }
+        guard let queued = queued ?? nil else { return }
+        loads[node].own = loads[node].own - queued
+        inflight.dequeue(ticket, &queues[node])
+        headChanged(node)
+    }
+
+    /// Sets the load's head to that of the node's queue.
+    private mutating func headChanged(_ node: Int) {
+        let head = inflight.head(queues[node])
+        loads[node].head = head.map {
+            QueueHead(
+                work: $0.attempt.work, sentAt: $0.attempt.sentAt, predictedSeconds: $0.attempt.predictedSeconds)
+        }
+    }
+
+    /// Looks after one node's queue: a plain answer's first token is never seen, so it is presumed when it is due.
+    private mutating func tend(now: MonotonicTime) {
+        guard !loads.isEmpty else { return }
+        tendNext = tendNext + 1 < loads.count ? tendNext + 1 : 0
+        let node = tendNext
+        while let head = inflight.head(queues[node]), !head.attempt.isStreamed {
+            let due = max(head.attempt.predictedSeconds, Self.firstTokenSecondsMin)
+            guard now.seconds(since: head.attempt.sentAt) >= due else { break }
+            endQueueing(head.ticket, node: node)
+            policy.loadChanged(node, load: loads[node], now: now)
+        }
+    }
+
+    /// What a plain answer's first token takes at least, for want of a prediction.
+    private static let firstTokenSecondsMin = 0.5
+
+    private mutating func observeCache(_ attempt: Attempt, cachedTokens: Int?) {
+        guard let cachedTokens, 0...attempt.promptTokens ~= cachedTokens else { return }
+        index.observed(
+            attempt.nodeIndex, believedTokens: attempt.promptTokens - attempt.newTokens, cachedTokens: cachedTokens)
+    }
+
+    private mutating func forgetPrefixes() {
+        for node in holders { loads[Int(node)].prefixTokens = 0 }
+        holders.removeAll(keepingCapacity: true)
+    }
+
+    static func fleetChanged(
+        of policy: inout AnyPolicy, renewed: [Int], loads: ContiguousArray<NodeLoad>
+    ) {
+        policy.fleetChanged(count: loads.count, renewed: renewed, loads: loads.span)
+    }
+
+    /// FNV-1a: the same at every gateway and start, unlike the library's.
+    private static func hash(_ text: String) -> UInt64 {
+        text.utf8.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
     }
 
     private static func bounded(_ tokens: Int) -> Int64 { Int64(max(0, min(tokens, requestTokensMax))) }
 
-    private func isCurrent(_ index: Int, _ generation: UInt32) -> Bool {
+    func isCurrent(_ index: Int, _ generation: UInt32) -> Bool {
         index < loads.count && fleet.generations[index] == generation
     }
 
-    private mutating func healthChanged(_ index: Int) {
-        loads[index].takesRequests = fleet.slots[index] != nil && health[index].state == .ready
+    mutating func healthChanged(_ index: Int) {
+        let state = health[index].state
+        let isUp = fleet.slots[index] != nil && (state == .ready || state == .curtailed)
+        let hasPower = loads[index].powerShare > 0 && (loads[index].endsAt == nil || policy.predictsEnds)
+        loads[index].takesRequests = isUp && hasPower
+        policy.loadChanged(index, load: loads[index], now: lastHeardAt)
     }
+}
 
-    private func refusal(_ candidates: ContiguousArray<Int32>, _ request: RoutingRequest) -> RoutingRefusal {
-        var refusal = RoutingRefusal.modelNotServed
-        for index in candidates.lazy.map({ Int($0) }) where !request.engines.isDisjoint(with: loads[index].engine) {
-            if health[index].isCordoned {
-                if refusal == .modelNotServed { refusal = .allCordoned }
-                continue
-            }
-            if loads[index].takesRequests, !request.excluded.contains(index) { return .allAtConcurrency }
-            refusal = .allUnhealthy
-        }
-        return refusal
+extension ContiguousArray {
+    /// Makes it as long as the fleet, with `fresh` for nodes that are new or another's now.
+    mutating func fit(count: Int, renewed: [Int], _ fresh: Element) {
+        if self.count > count { removeLast(self.count - count) }
+        while self.count < count { append(fresh) }
+        for node in renewed { self[node] = fresh }
     }
 }
 

@@ -11,12 +11,17 @@ package struct RoutingRequest: Sendable {
     package var engines: EngineSet
     /// Nodes that this request has been tried on.
     package var excluded: NodeSet
-    /// A hash of what ties requests together: equal for equal sessions.
+    /// A hash of what ties requests together: equal for equal sessions. 0 takes the first two blocks of the prompt.
     package var session: UInt64
+    /// Tokens of a block of this prompt, in the mean.
+    package var blockTokens: Double
+    /// Whether the first token will be seen when it comes (``Router/firstToken(_:cachedTokens:now:)``).
+    package var isStreamed: Bool
 
     package init(
         model: ModelID, promptTokens: Int, expectedOutputTokens: Int, engines: EngineSet = .all,
-        excluded: NodeSet = NodeSet(), session: UInt64 = 0
+        excluded: NodeSet = NodeSet(), session: UInt64 = 0, blockTokens: Double = Double(PrefixIndex.blockTokens),
+        isStreamed: Bool = true
     ) {
         self.model = model
         self.promptTokens = promptTokens
@@ -24,6 +29,8 @@ package struct RoutingRequest: Sendable {
         self.engines = engines
         self.excluded = excluded
         self.session = session
+        self.blockTokens = blockTokens
+        self.isStreamed = isStreamed
     }
 }
 
@@ -123,14 +130,27 @@ package enum ProbeResult: Hashable, Sendable {
 
 /// Which rule picks the node. Raw values are the names in the configuration.
 package enum RoutingPolicy: String, Hashable, Sendable, CaseIterable {
+    case predictedCost = "predicted_cost"
     case leastTokens = "least_tokens"
     case leastRequests = "least_requests"
     case roundRobin = "round_robin"
+    // Peers' rules, to compare with.
+    case p2c
+    case sglangCacheAware = "sglang_cache_aware"
+    case gie, dynamo, lmetric, smetric
+
+    /// Whether it makes anything of a prompt's blocks and of what its answer will be.
+    package var weighsPrompts: Bool {
+        switch self {
+        case .leastTokens, .leastRequests, .roundRobin, .p2c: false
+        case .predictedCost, .sglangCacheAware, .gie, .dynamo, .lmetric, .smetric: true
+        }
+    }
 }
 
 /// Whether a node takes requests, and if not, why.
 package enum RoutingNodeState: String, Hashable, Sendable, CaseIterable {
-    case ready, warming, unhealthy, cordoned
+    case ready, warming, unhealthy, cordoned, draining, curtailed
 }
 
 /// One node as the router sees it now.
@@ -146,4 +166,15 @@ package struct RoutingNodeStatus: Hashable, Sendable {
     package var isBreakerOpen: Bool
     /// What a recent failure still costs the node, in seconds.
     package var penaltySeconds: Double
+    /// Tokens of new prompt a second, learned; nil until measured, or where the policy does not learn.
+    package var prefillTokensPerSecond: Double?
+    /// What the other gateways have in flight there.
+    package var peerRequests: Int
+    /// Why its metrics are not believed; nil where they are, or there are none.
+    package var distrust: ReportDistrust?
+    /// What the operator leaves it of its power.
+    package var powerShare: Double
+    package var kvCapacityTokens: Int
+    /// Blocks that the prefix index knows of it.
+    package var prefixBlocks: Int
 }

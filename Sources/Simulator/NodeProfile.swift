@@ -5,23 +5,23 @@
 /// whose reference simulator uses the same ones, so that results of the two can be held against each other.
 package struct NodeProfile: Hashable, Sendable {
     /// What `--profile` takes.
-    package let name: String
+    package var name: String
     /// Prompt tokens a second while nothing else runs and contexts are short.
-    package let prefillTokensPerSecond: Double
+    package var prefillTokensPerSecond: Double
     /// Attention of one new prompt token over one token of context, in seconds: the quadratic part of prefill.
-    package let attentionSecondsPerTokenPair: Double
+    package var attentionSecondsPerTokenPair: Double
     /// A decode step with nothing in the batch: reading the weights once.
-    package let stepSeconds: Double
+    package var stepSeconds: Double
     /// What each sequence of the batch adds to a step.
-    package let stepSecondsPerSequence: Double
+    package var stepSecondsPerSequence: Double
     /// What each token of the batch's contexts adds to a step: reading its keys and values.
-    package let stepSecondsPerKVToken: Double
+    package var stepSecondsPerKVToken: Double
     /// The most tokens (prompt and decode together) that one step takes: vLLM's `max_num_batched_tokens`.
-    package let stepTokensMax: Int
+    package var stepTokensMax: Int
     /// The most sequences at once: vLLM's `max_num_seqs`.
-    package let sequencesMax: Int
+    package var sequencesMax: Int
     /// Tokens whose keys and values fit the memory that the weights leave.
-    package let kvTokensCapacity: Int
+    package var kvTokensCapacity: Int
 
     /// H100 80 GB. Prefill 25,000 tokens/s: 2 x 8e9 FLOP a token at about 40 % of 989 TFLOP/s (dense bf16, NVIDIA's
     /// H100 data sheet). Step 7 ms: 16 GB of weights over 3.35 TB/s (same sheet) at about 70 %. 24 ns per KV token:
@@ -42,7 +42,7 @@ package struct NodeProfile: Hashable, Sendable {
     /// - Returns: nil for a name that is none of ``all``.
     package static func named(_ name: String) -> NodeProfile? { all.first { $0.name == name } }
 
-    private func scaled(by factor: Double, name: String, kvTokensCapacity: Int) -> NodeProfile {
+    func scaled(by factor: Double, name: String, kvTokensCapacity: Int) -> NodeProfile {
         NodeProfile(
             name: name, prefillTokensPerSecond: prefillTokensPerSecond * factor,
             attentionSecondsPerTokenPair: attentionSecondsPerTokenPair / factor, stepSeconds: stepSeconds / factor,

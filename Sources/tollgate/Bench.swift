@@ -9,9 +9,9 @@ import Darwin
 #endif
 
 /// `tollgate bench`: measures parts of the gateway by themselves.
-struct Bench: ParsableCommand {
+struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measure parts of the gateway by themselves.", subcommands: [Tokens.self])
+        abstract: "Measure parts of the gateway by themselves.", subcommands: [Tokens.self, BenchRouting.self])
 
     struct Tokens: ParsableCommand {
         static let configuration = CommandConfiguration(

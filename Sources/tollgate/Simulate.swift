@@ -12,7 +12,8 @@ import Darwin
 /// `tollgate simulate`: model servers without a GPU.
 struct Simulate: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "simulate", abstract: "Run model servers without a GPU.", subcommands: [Node.self])
+        commandName: "simulate", abstract: "Run model servers without a GPU, and fleets of them in virtual time.",
+        subcommands: [Node.self, Fleet.self])
 }
 
 extension Simulate {

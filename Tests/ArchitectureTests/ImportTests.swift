@@ -14,7 +14,7 @@ private let allowed: [String: Set<String>] = [
     "Gateway": ["Domain", "Routing", "Billing", "OpenAIProtocol", "JSON", "Tokenization", "Redis", "COpenSSL"],
     "ControlPlane": ["Domain", "Gateway", "Billing", "CCurl"],
     "Simulator": ["Domain", "Routing", "OpenAIProtocol", "JSON"],
-    "tollgate": ["Domain", "JSON", "ControlPlane", "Gateway", "Simulator", "Tokenization", "CCurl"],
+    "tollgate": ["Domain", "JSON", "ControlPlane", "Gateway", "Routing", "Simulator", "Tokenization", "CCurl"],
 ]
 
 private let ours = Set(allowed.keys).union(["CHiredis", "CCurl", "COpenSSL", "CPrefetch"])

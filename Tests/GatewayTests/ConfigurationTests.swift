@@ -201,7 +201,7 @@ struct ConfigurationTests {
         ("access_log: \"\"\n", "gate.yaml:2: access_log: \"\" is empty: write stdout, off, or a file's path"),
         (
             "routing: { policy: fastest }\n",
-            "gate.yaml:2: routing.policy: \"fastest\" is unknown: write one of least_tokens"
+            "gate.yaml:2: routing.policy: \"fastest\" is unknown: write one of predicted_cost, least_tokens"
         ),
         ("redis: { url: tcp://x }\n", "gate.yaml:2: redis.url: the Redis URL's scheme is unknown"),
         ("org_defaults: { rpm: 0 }\n", "gate.yaml:2: org_defaults.rpm: \"0\" is out of bounds"),
@@ -277,10 +277,6 @@ struct ConfigurationTests {
         ("leases: { enabled: true }", "leases.enabled: leases are not built yet: write false"),
         ("routing: { objective: { ttft: 2s } }", "routing.objective: routing by objective is not built yet"),
         ("routing: { explain_header: false }", "routing.explain_header: explaining a route is not built yet"),
-        (
-            "routing: { policy: predicted_cost }",
-            "routing.policy: \"predicted_cost\" is not built yet: use least_tokens"
-        ),
         ("redis: { url: rediss://x }", "redis.url: the Redis URL's scheme rediss:// is not built yet"),
     ]
 

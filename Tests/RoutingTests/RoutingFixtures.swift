@@ -14,6 +14,8 @@ struct SeededGenerator: RandomNumberGenerator {
         word = word &* 0xFF51_AFD7_ED55_8CCD
         return word ^ (word >> 33)
     }
+
+    mutating func int(_ range: ClosedRange<Int>) -> Int { Int.random(in: range, using: &self) }
 }
 
 let llama = ModelID(unchecked: "llama")
@@ -66,6 +68,12 @@ final class RouterUnderTest {
         return assignment
     }
 
+    func assign(_ request: RoutingRequest, blocks: [UInt64], now: Double = 1) -> Assignment? {
+        let decision = router.decide(request, blocks: blocks.span, now: seconds(now))
+        guard case .dispatch(let assignment) = decision else { return nil }
+        return assignment
+    }
+
     func start(_ assignment: Assignment, now: Double = 1) { router.started(assignment, now: seconds(now)) }
     func firstToken(_ assignment: Assignment, now: Double = 1) { router.firstToken(assignment, now: seconds(now)) }
 
@@ -81,6 +89,30 @@ final class RouterUnderTest {
     }
 
     func cordon(_ isCordoned: Bool, _ node: String) { router.setCordoned(isCordoned, node: NodeID(unchecked: node)) }
+    func drain(_ isDraining: Bool, _ node: String) { router.setDraining(isDraining, node: NodeID(unchecked: node)) }
+
+    func curtail(_ node: String, to share: Double, endsAt: Double? = nil, now: Double = 1) {
+        router.curtailed(NodeID(unchecked: node), to: share, endsAt: endsAt.map { seconds($0) }, now: seconds(now))
+    }
+
+    func report(_ node: String, _ report: NodeReport, now: Double) {
+        router.reported(NodeID(unchecked: node), report, now: seconds(now))
+    }
+
+    func tell(now: Double) -> GossipMessage { router.gossip(now: seconds(now)) }
+
+    func hear(_ message: GossipMessage, from peer: UInt64, now: Double) {
+        router.gossiped(message, from: peer, now: seconds(now))
+    }
+
+    func leastWait(_ request: RoutingRequest, now: Double) -> Double {
+        router.leastWaitSeconds(for: request, now: seconds(now))
+    }
+
+    func finish(_ assignment: Assignment, usage: TokenUsage, now: Double) {
+        router.finished(assignment, outcome: .completed(usage), now: seconds(now))
+    }
+
     func replace(_ nodes: [NodeSpec]) { router.replaceFleet(router.fleet.succeeded(by: nodes)) }
 
     func status(now: Double = 1) -> [RoutingNodeStatus] { router.status(now: seconds(now)) }

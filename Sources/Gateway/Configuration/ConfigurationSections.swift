@@ -183,7 +183,7 @@ struct ConfigurationSections {
         defer { section.finish() }
         section.notBuiltYet(["objective"], "routing by objective is")
         section.notBuiltYet(["explain_header"], "explaining a route is")
-        return RoutingConfiguration(policy: section.value("policy", Units.policy) ?? .leastTokens)
+        return RoutingConfiguration(policy: section.value("policy", Units.word(RoutingPolicy.self)) ?? .leastTokens)
     }
 
     private func readOrgDefaults() -> OrgDefaults {

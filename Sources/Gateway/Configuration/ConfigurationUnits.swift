@@ -118,15 +118,6 @@ package enum ConfigurationUnits {
         }
     }
 
-    /// A policy by name; a name that is promised and not built yet says so.
-    static func policy(_ text: String) throws(UnitFailure) -> RoutingPolicy {
-        let later: Set<String> = [
-            "predicted_cost", "p2c", "sglang_cache_aware", "gie", "dynamo", "lmetric", "smetric",
-        ]
-        guard !later.contains(text) else { throw UnitFailure("is not built yet: use least_tokens") }
-        return try word(RoutingPolicy.self)(text)
-    }
-
     /// `host:port`, `[::1]:port`.
     static func listenAddress(_ text: String) throws(UnitFailure) -> ListenAddress {
         guard let (host, port) = hostAndPort(text[...]), let port else {

@@ -62,6 +62,7 @@ extension Exchange {
             generates: scanned.endpoint.generates, engine: node.engine, choices: scanned.choices,
             prompts: scanned.promptCount, ownUsage: { ownUsage })
         if !verdict.isEstimated { learnPrompt(verdict.usage) }
+        if outputKey != 0 { loop.services.router.answered(outputKey, tokens: verdict.usage.completionTokens) }
         if verdict.isDistrusted { loop.metrics.count(.usageDistrusted) }
         return charge(verdict.usage, isEstimated: verdict.isEstimated, isDelivered: deliveredTokens > 0)
     }

@@ -182,14 +182,11 @@ extension Exchange {
     // MARK: Node
 
     func route() {
-        guard let model else { return }
+        guard let model, let scanned, let key else { return }
         guard mayAttempt else { return fallBack(or: failure ?? Failure(RoutingRefusal.allUnhealthy)) }
         let now = MonotonicTime.now()
-        let decision = loop.services.router.decide(
-            RoutingRequest(
-                model: model.id, promptTokens: promptTokensEstimate, expectedOutputTokens: completionTokensMax,
-                engines: endpoint?.engines ?? .all, excluded: tried),
-            now: now)
+        let request = routingRequest(scanned, model, key.org)
+        let decision = loop.services.router.decide(request, blocks: loop.promptBlocks, now: now)
         switch decision {
         case .refuse(.allAtConcurrency): perform(machine.refused(failure ?? Failure(.allAtConcurrency)))
         case .refuse(let refusal): fallBack(or: failure ?? Failure(refusal))

@@ -92,6 +92,8 @@ package final class Exchange {
     var assignment: Assignment?
     var node: NodeEntry?
     var tried = NodeSet()
+    /// Under which the lengths of answers are remembered; 0 where they are not.
+    var outputKey: UInt64 = 0
     var call: UpstreamCall?
     var dispatchedAt: MonotonicTime?
     var firstTokenAt: MonotonicTime?

@@ -204,6 +204,10 @@ extension GatewayServer {
             self?.keep(NIOLoopBound(poller, eventLoop: redis.value.eventLoop))
         }
         keep([Task { await fleet.run() }])
+        if fleet.router.weighsPrompts {
+            let gossip = GossipService(session: parts.session, router: fleet.router, logger: parts.logger)
+            keep([Task { await gossip.run() }])
+        }
     }
 }
 

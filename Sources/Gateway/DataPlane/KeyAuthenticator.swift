@@ -99,6 +99,17 @@ package final class KeyAuthenticator {
         }.joined()
     }
 
+    /// Under which the blocks of prompts are hashed: the same on every replica, since their hashes meet in gossip. Drawn
+    /// at random where libcrypto fails: then hashes meet nobody's.
+    var promptBlockKey: SipHash.Key {
+        var random = SystemRandomNumberGenerator()
+        guard let tag = hasher.tag("prompt_blocks"), tag.count >= 16 else {
+            return SipHash.Key(low: random.next(), high: random.next())
+        }
+        func word(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
+        return SipHash.Key(low: word(tag[0..<8]), high: word(tag[8..<16]))
+    }
+
     private static let missing = Failure(
         .missingKey,
         "You did not provide an API key. Send it in the Authorization header: Authorization: Bearer YOUR_KEY.",

@@ -30,6 +30,8 @@ package final class LoopContext {
     private var connections: [ObjectIdentifier: any ClientConnection] = [:]
     private(set) var running: [ObjectIdentifier: Exchange] = [:]
     private var cacheSalts: [OrgID: String] = [:]
+    /// Of the request that is being routed.
+    var promptBlocks: PromptBlocks
 
     package init(
         eventLoop: any EventLoop, services: SharedServices, transport: any LedgerTransport, keys: KeyAuthenticator,
@@ -41,6 +43,7 @@ package final class LoopContext {
         self.keys = keys
         self.metrics = metrics
         self.snapshot = snapshot
+        promptBlocks = PromptBlocks(key: keys.promptBlockKey)
         wheel = TimerWheel(eventLoop: eventLoop)
         generator = LoopRandom()
         retryBudget = RetryBudget(permille: snapshot.configuration.retry.budgetPermille)
@@ -97,6 +100,12 @@ package final class LoopContext {
         guard let salt = keys.cacheSalt(of: org) else { return nil }
         cacheSalts[org] = salt
         return salt
+    }
+
+    /// Where the chain of a prompt's block hashes begins: what one org has cached is nothing to another.
+    func blockSalt(of org: OrgID, _ model: ModelID) -> UInt64? {
+        guard let salt = cacheSalt(of: org) else { return nil }
+        return promptBlocks.hash(model.rawValue, salt: promptBlocks.hash(salt, salt: 0))
     }
 
     // MARK: Connections and requests

@@ -44,6 +44,7 @@ package final class FleetService: Sendable {
     private let state: Mutex<FleetState>
     private let words: any OperatorWordStore
     private let probe: HealthProbe
+    private let metrics: MetricsProbe
     private let timings: FleetTimings
     private let logger: Logger
     private let onAddresses: AddressObserver
@@ -64,6 +65,7 @@ package final class FleetService: Sendable {
         self.state = Mutex(state)
         self.words = words
         self.probe = HealthProbe(eventLoop: eventLoop, timeout: timings.probeTimeout)
+        self.metrics = MetricsProbe(eventLoop: eventLoop, timeout: timings.probeTimeout)
         self.timings = timings
         self.logger = logger
         self.onAddresses = onAddresses
@@ -108,11 +110,13 @@ package final class FleetService: Sendable {
                 case .warming: .warming
                 case .unhealthy: .unhealthy
                 case .cordoned: .cordoned
+                case .draining: .draining
+                case .curtailed: .curtailed
                 }
             return NodeStatus(
                 id: node.id, site: node.site, engine: node.engine, models: node.models.map(\.model), state: state,
                 inflightRequests: status.inflightRequests, inflightTokens: status.inflightTokens,
-                prefillTokensPerSecond: nil, firstTokenSeconds: status.firstTokenSeconds)
+                prefillTokensPerSecond: status.prefillTokensPerSecond, firstTokenSeconds: status.firstTokenSeconds)
         }
     }
 
@@ -176,6 +180,9 @@ package final class FleetService: Sendable {
         } else {
             finding = ProbeFinding(result: .failed, reason: "its name does not resolve")
         }
+        if finding.result == .healthy, router.readsMetrics, let node, let address {
+            await readMetrics(of: node, at: address)
+        }
         let now = MonotonicTime.now()
         let change: (before: RoutingNodeState, after: RoutingNodeState)? = state.withLock { state in
             // A probe of the address that the node had before a reload says nothing of the new one.
@@ -191,6 +198,18 @@ package final class FleetService: Sendable {
         logger.log(
             level: change.after == .unhealthy ? .warning : .info, "a node is \(change.after.rawValue)",
             metadata: ["node": "\(id)", "was": "\(change.before.rawValue)", "reason": "\(finding.reason)"])
+    }
+
+    /// Metrics only correct what the gateway counts itself: a node that shows none is none the worse.
+    private func readMetrics(of node: NodeConfiguration, at address: SocketAddress) async {
+        guard let reading = await metrics.run(node, at: address) else { return }
+        let isCurrent = state.withLock { $0.nodes[node.id]?.url == node.url }
+        guard isCurrent else { return }
+        switch reading {
+        case .report(let report): router.reported(node.id, report, now: .now())
+        case .otherModel: router.reportedOtherModel(node.id)
+        case .silent: break
+        }
     }
 
     // MARK: Names

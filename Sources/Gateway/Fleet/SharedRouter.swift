@@ -6,13 +6,49 @@ import Synchronization
 /// ``replaceFleet(with:)`` and ``status(now:)`` apart, which are rare.
 package final class SharedRouter: Sendable {
     private let router: Mutex<Router>
+    private let expectedOutput = Mutex(ExpectedOutput())
+    /// Whether the policy makes anything of a prompt's blocks and of what its answer will be.
+    package let weighsPrompts: Bool
+    /// Whether the policy makes anything of nodes' own metrics.
+    package var readsMetrics: Bool { weighsPrompts }
 
     package init(_ router: consuming sending Router) {
+        weighsPrompts = router.policyName.weighsPrompts
         self.router = Mutex(router)
     }
 
     package func decide(_ request: RoutingRequest, now: MonotonicTime) -> RoutingDecision {
         router.withLock { $0.decide(request, now: now) }
+    }
+
+    package func decide(_ request: RoutingRequest, blocks: PromptBlocks, now: MonotonicTime) -> RoutingDecision {
+        router.withLock { $0.decide(request, blocks: blocks.hashes.span, now: now) }
+    }
+
+    /// How many tokens the next answer under this key is expected to have.
+    package func expectedOutput(_ key: UInt64, tokensMax: Int) -> Int {
+        expectedOutput.withLock { $0.tokens(key: key, tokensMax: tokensMax) }
+    }
+
+    /// An answer under this key had so many tokens.
+    package func answered(_ key: UInt64, tokens: Int) {
+        expectedOutput.withLock { $0.answered(key: key, tokens: tokens) }
+    }
+
+    /// What to tell the other gateways.
+    package func gossip(now: MonotonicTime) -> GossipMessage { router.withLock { $0.gossip(now: now) } }
+
+    /// Another gateway told something.
+    package func gossiped(_ message: GossipMessage, from peer: UInt64, now: MonotonicTime) {
+        router.withLock { $0.gossiped(message, from: peer, now: now) }
+    }
+
+    /// The node's metrics are those of a model that it is not configured with.
+    package func reportedOtherModel(_ node: NodeID) { router.withLock { $0.reportedOtherModel(node) } }
+
+    /// What the node's metrics said.
+    package func reported(_ node: NodeID, _ report: NodeReport, now: MonotonicTime) {
+        router.withLock { $0.reported(node, report, now: now) }
     }
 
     /// The request was written to the node.

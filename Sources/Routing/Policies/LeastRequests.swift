@@ -6,12 +6,12 @@ struct LeastRequests: Policy {
     static let requestsPerPenaltySecond = 4.0
 
     mutating func choose(
-        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, rotation: Int,
-        now: MonotonicTime
+        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, holders: Span<Int32>,
+        rotation: Int, now: MonotonicTime
     ) -> Int? {
         cheapest(request, among: candidates, loads: loads, rotation: rotation) { load in
             // In thousandths, so that a fading penalty still breaks ties.
-            Int64(load.inflightRequests) * 1_000
+            load.requests * 1_000
                 + Int64(load.penaltySeconds(now: now) * Self.requestsPerPenaltySecond * 1_000)
         }
     }

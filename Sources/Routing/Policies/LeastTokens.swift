@@ -6,11 +6,11 @@ struct LeastTokens: Policy {
     static let tokensPerPenaltySecond = 10_000.0
 
     mutating func choose(
-        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, rotation: Int,
-        now: MonotonicTime
+        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, holders: Span<Int32>,
+        rotation: Int, now: MonotonicTime
     ) -> Int? {
         cheapest(request, among: candidates, loads: loads, rotation: rotation) { load in
-            load.inflightTokens + Int64(load.penaltySeconds(now: now) * Self.tokensPerPenaltySecond)
+            load.own.kvTokens + load.peers.kvTokens + Int64(load.penaltySeconds(now: now) * Self.tokensPerPenaltySecond)
         }
     }
 }

@@ -6,14 +6,64 @@ import Domain
 /// they leave is the policy's. A choice takes no memory from the heap and at most about 2 microseconds over 1,000
 /// nodes.
 protocol Policy: Sendable {
+    /// What the router's prefix index holds for it: ``NodeLoad/prefixTokens`` comes from there.
+    static var prefixIndexing: PrefixIndexing { get }
+
+    /// Whether it gives a node that will stop only what will have ended by then.
+    static var predictsEnds: Bool { get }
+
     /// - Parameters:
     ///   - candidates: Indexes into `loads` of the nodes that serve the model.
+    ///   - holders: Indexes of the nodes whose ``NodeLoad/prefixTokens`` is not 0, candidates or not.
     ///   - rotation: Where to begin, below the number of candidates; the first of equals wins from there.
-    /// - Returns: An index into `loads`; nil where no candidate passes ``mayTake(_:_:excluded:)``.
+    /// - Returns: An index into `loads`; nil where no candidate is open (``NodeLoad/isOpen``) and untried.
     mutating func choose(
-        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, rotation: Int,
-        now: MonotonicTime
+        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, holders: Span<Int32>,
+        rotation: Int, now: MonotonicTime
     ) -> Int?
+
+    // What a policy with a memory of its own follows. Each default does nothing.
+
+    /// The fleet has `count` places now. A policy forgets what it knows of those in `renewed`: they are another node's,
+    /// or the node behind them restarted.
+    mutating func fleetChanged(count: Int, renewed: [Int], loads: Span<NodeLoad>)
+
+    /// The request goes to the node it chose. May note what it will want to know later (``Attempt/work`` and so on);
+    /// `load` is as it was before, ``NodeLoad/prefixTokens`` included.
+    mutating func placed(_ attempt: inout Attempt, load: NodeLoad, now: MonotonicTime)
+
+    /// The first token of a stream came; `load` no longer counts the request as queued.
+    mutating func firstToken(_ attempt: Attempt, load: NodeLoad, now: MonotonicTime)
+
+    /// The answer is complete.
+    mutating func completed(_ attempt: Attempt, usage: TokenUsage?, load: NodeLoad, now: MonotonicTime)
+
+    /// The load of one node changed in whatever way: a request came or went, a peer's gossip, a report, its health.
+    mutating func loadChanged(_ index: Int, load: NodeLoad, now: MonotonicTime)
+}
+
+/// What a router keeps of the nodes' prefix caches.
+package enum PrefixIndexing: Hashable, Sendable {
+    case none
+    /// Per node as many blocks as its KV cache holds.
+    case kvCapacity
+    /// The same, shrunk where nodes turn out to have less cached than that.
+    case kvCapacityLearned
+    /// Per node so many blocks, whatever it holds.
+    case blocks(Int)
+    /// Exactly what the nodes say by cache events (``Router/stored(_:blocks:now:)``), nothing guessed.
+    case events
+}
+
+extension Policy {
+    static var prefixIndexing: PrefixIndexing { .none }
+    static var predictsEnds: Bool { false }
+
+    mutating func fleetChanged(count: Int, renewed: [Int], loads: Span<NodeLoad>) {}
+    mutating func placed(_ attempt: inout Attempt, load: NodeLoad, now: MonotonicTime) {}
+    mutating func firstToken(_ attempt: Attempt, load: NodeLoad, now: MonotonicTime) {}
+    mutating func completed(_ attempt: Attempt, usage: TokenUsage?, load: NodeLoad, now: MonotonicTime) {}
+    mutating func loadChanged(_ index: Int, load: NodeLoad, now: MonotonicTime) {}
 }
 
 extension Policy {
@@ -43,37 +93,5 @@ extension Policy {
             bestDistance = load.rttNanoseconds
         }
         return best < 0 ? nil : best
-    }
-}
-
-/// The policies, closed: no existential stands between the router and its rule.
-enum AnyPolicy: Sendable {
-    case leastTokens(LeastTokens)
-    case leastRequests(LeastRequests)
-    case roundRobin(RoundRobin)
-
-    init(_ policy: RoutingPolicy) {
-        switch policy {
-        case .leastTokens: self = .leastTokens(LeastTokens())
-        case .leastRequests: self = .leastRequests(LeastRequests())
-        case .roundRobin: self = .roundRobin(RoundRobin())
-        }
-    }
-
-    mutating func choose(
-        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, rotation: Int,
-        now: MonotonicTime
-    ) -> Int? {
-        switch self {
-        case .leastTokens(var policy):
-            defer { self = .leastTokens(policy) }
-            return policy.choose(request, among: candidates, loads: loads, rotation: rotation, now: now)
-        case .leastRequests(var policy):
-            defer { self = .leastRequests(policy) }
-            return policy.choose(request, among: candidates, loads: loads, rotation: rotation, now: now)
-        case .roundRobin(var policy):
-            defer { self = .roundRobin(policy) }
-            return policy.choose(request, among: candidates, loads: loads, rotation: rotation, now: now)
-        }
     }
 }

@@ -9,8 +9,8 @@ struct RoundRobin: Policy {
     static let penaltySecondsMax = 0.25
 
     mutating func choose(
-        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, rotation: Int,
-        now: MonotonicTime
+        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, holders: Span<Int32>,
+        rotation: Int, now: MonotonicTime
     ) -> Int? {
         cheapest(request, among: candidates, loads: loads, rotation: rotation) { load in
             load.dispatchedLast + (load.penaltySeconds(now: now) > Self.penaltySecondsMax ? Int64.max / 2 : 0)

@@ -1,0 +1,219 @@
+import Domain
+
+/// Requests that wait in the gateway while the fleet is saturated, rather than pile up on some node.
+///
+/// Three rules, one above the other. A class goes before the classes below it. Within a class orgs take turns by deficit
+/// round robin (Shreedhar and Varghese 1995), charged in work and not in requests: each turn gives an org
+/// ``quantum`` tokens, and what it does not use it keeps for the next, so that over time all who wait get the same.
+/// Within an org the earliest deadline goes first.
+///
+/// Bounded in number and bytes. When it is full an org that holds more than its even share is refused; another takes
+/// the place of the last request of whoever holds the most in the lowest class. Nobody waits in vain: who would be
+/// served after his deadline is refused at once, and told when it would be worth coming back.
+///
+/// Pure: the caller says how long the least busy node is behind (``Router/leastWaitSeconds(for:now:)``) and does what is
+/// decided.
+package struct AdmissionQueue: Sendable {
+    /// What one turn gives, in tokens of work: a few ordinary requests.
+    package static let quantum = 32_768.0
+    /// An output token keeps a node about as busy as two of prompt.
+    package static let outputTokenCost = 2.0
+    /// No request is charged more, whatever it claims.
+    package static let costMax = 1e8
+    package static let retryAfterSecondsMax = 3_600
+    private static let rateWeight = 0.2
+    private static let rateIntervalSeconds = 0.5
+
+    package let limits: AdmissionLimits
+    private var classes: [ClassQueue]
+    private var places = AdmissionPlaces()
+    /// What each org has in flight, of those that have something.
+    private var inflight: [OrgID: Double] = [:]
+    private var inflightTotal = 0.0
+    package private(set) var bytes = 0
+    // How fast cost leaves for the nodes while something waits.
+    private var rate: Double
+    private var rateSince: MonotonicTime?
+    private var rateCost = 0.0
+
+    /// - Parameter costPerSecond: What the fleet may be expected to take, until it has been seen.
+    package init(limits: AdmissionLimits = AdmissionLimits(), costPerSecond: Double = 10_000) {
+        self.limits = limits
+        self.rate = costPerSecond.isFinite ? max(1, costPerSecond) : 1
+        self.classes = AdmissionClass.allCases.map { _ in ClassQueue() }
+    }
+
+    /// What a request is charged.
+    ///
+    /// - Parameter work: New prompt tokens, weighted for attention: ``Attempt/work``, or the prompt where unknown.
+    package static func cost(work: Double, expectedOutputTokens: Int) -> Double {
+        let cost = work + outputTokenCost * Double(max(0, expectedOutputTokens))
+        return cost.isFinite ? min(max(1, cost), costMax) : costMax
+    }
+
+    package var count: Int { places.count }
+    package var isEmpty: Bool { places.count == 0 }
+
+    // MARK: Events
+
+    /// A request came.
+    ///
+    /// - Parameter leastWaitSeconds: How long the least busy node that could take it is behind; infinite where none can.
+    package mutating func arrived(
+        _ request: AdmissionRequest, leastWaitSeconds: Double, now: MonotonicTime
+    ) -> AdmissionDecision {
+        var request = request
+        request.cost = Self.cost(work: request.cost, expectedOutputTokens: 0)
+        request.bytes = max(0, request.bytes)
+        let goesFirst = !classes[...request.priority.rawValue].contains { $0.hasWork(of: request.org) }
+        if goesFirst, mayGo(request.org, leastWaitSeconds), !isOvertaking(request) {
+            began(request.org, cost: request.cost, now: now)
+            return .dispatch
+        }
+        let wait = waitSeconds(for: request)
+        let patience = request.deadline.seconds(since: now)
+        guard wait <= patience else {
+            return .reject(retryAfterSeconds: Self.retryAfter(wait - patience), evicted: [])
+        }
+        let (fits, evicted) = makeRoom(for: request)
+        guard fits else { return .reject(retryAfterSeconds: Self.retryAfter(wait), evicted: evicted) }
+        if rateSince == nil { (rateSince, rateCost) = (now, 0) }
+        let ticket = places.insert(request)
+        classes[request.priority.rawValue].insert(ticket.index, &places)
+        bytes += request.bytes
+        return .wait(AdmissionTicket(value: ticket.value), evicted: evicted)
+    }
+
+    /// Whose turn it is; nil while nobody's who may go. It counts as in flight from here on.
+    package mutating func next(
+        leastWaitSeconds: Double, now: MonotonicTime
+    ) -> (ticket: AdmissionTicket, request: AdmissionRequest)? {
+        guard leastWaitSeconds < limits.waitSecondsMax, !isEmpty else { return nil }
+        let isTight = leastWaitSeconds >= limits.shareWaitSeconds
+        for priority in classes.indices {
+            let (inflight, total) = (inflight, inflightTotal)
+            let taken = classes[priority].next(&places) { org in
+                !isTight || !Self.isBeyondShare(org, inflight, total)
+            }
+            guard let taken else { continue }
+            let value = places.value(of: taken)
+            guard let request = places.remove(taken) else { continue }
+            bytes -= request.bytes
+            began(request.org, cost: request.cost, now: now)
+            return (AdmissionTicket(value: value), request)
+        }
+        return nil
+    }
+
+    /// A client left, or the caller gives the request up: forgotten at once. One that is over is ignored.
+    package mutating func left(_ ticket: AdmissionTicket) {
+        guard let index = places.index(of: ticket.value) else { return }
+        drop(index)
+    }
+
+    /// Those whose deadline has passed, forgotten; each is to be refused.
+    package mutating func expired(now: MonotonicTime) -> [AdmissionTicket] {
+        var tickets: [AdmissionTicket] = []
+        for priority in classes.indices {
+            while let index = classes[priority].earliestPast(now, places) {
+                tickets.append(AdmissionTicket(value: places.value(of: index)))
+                drop(index)
+            }
+        }
+        return tickets
+    }
+
+    /// A dispatched request is over.
+    package mutating func ended(_ org: OrgID, cost: Double) {
+        let cost = Self.cost(work: cost, expectedOutputTokens: 0)
+        guard let held = inflight[org] else { return }
+        let rest = held - cost
+        // Fractions drift: what is left of less than a token is nothing.
+        inflight[org] = rest < 0.5 ? nil : rest
+        inflightTotal = inflight.isEmpty ? 0 : inflightTotal - (held - max(0, rest < 0.5 ? 0 : rest))
+    }
+
+    // MARK: What is predicted
+
+    /// How long a request would wait now.
+    package func waitSeconds(for request: AdmissionRequest) -> Double {
+        let own = classes[request.priority.rawValue].costBefore(request, places)
+        var ahead = own
+        for priority in classes.indices where priority <= request.priority.rawValue {
+            ahead +=
+                priority < request.priority.rawValue
+                ? classes[priority].cost
+                : classes[priority].costOfOthers(than: request.org, upTo: own + request.cost)
+        }
+        return ahead / max(1, rate)
+    }
+
+    private static func retryAfter(_ seconds: Double) -> Int {
+        seconds.isFinite ? max(1, min(retryAfterSecondsMax, Int(seconds.rounded(.up)))) : retryAfterSecondsMax
+    }
+
+    // MARK: Inside
+
+    /// Whether an org has far more in flight than the others have in the mean.
+    private static func isBeyondShare(_ org: OrgID, _ inflight: [OrgID: Double], _ total: Double) -> Bool {
+        guard let own = inflight[org], inflight.count > 1 else { return false }
+        return own > AdmissionLimits.shareMultiple * (total - own) / Double(inflight.count - 1)
+    }
+
+    /// Whether there is room for another request of the org.
+    private func mayGo(_ org: OrgID, _ leastWaitSeconds: Double) -> Bool {
+        if leastWaitSeconds < limits.shareWaitSeconds { return true }
+        guard leastWaitSeconds < limits.waitSecondsMax else { return false }
+        return !Self.isBeyondShare(org, inflight, inflightTotal)
+    }
+
+    /// Whether others who may go now wait already: those beyond their share may not, and nobody waits for them.
+    private func isOvertaking(_ request: AdmissionRequest) -> Bool {
+        let (inflight, total) = (inflight, inflightTotal)
+        return classes[...request.priority.rawValue].contains { queue in
+            queue.hasOrg { !Self.isBeyondShare($0, inflight, total) }
+        }
+    }
+
+    private mutating func began(_ org: OrgID, cost: Double, now: MonotonicTime) {
+        inflight[org, default: 0] += cost
+        inflightTotal += cost
+        guard let since = rateSince else { return }
+        rateCost += cost
+        let seconds = now.seconds(since: since)
+        guard seconds >= Self.rateIntervalSeconds else { return }
+        rate += Self.rateWeight * (rateCost / seconds - rate)
+        (rateSince, rateCost) = (isEmpty ? nil : now, 0)
+    }
+
+    private mutating func drop(_ index: Int) {
+        guard let request = places[index] else { return }
+        classes[request.priority.rawValue].remove(index, &places)
+        _ = places.remove(index)
+        bytes -= request.bytes
+        if isEmpty { rateSince = nil }
+    }
+
+    private mutating func makeRoom(for request: AdmissionRequest) -> (fits: Bool, evicted: [AdmissionTicket]) {
+        var evicted: [AdmissionTicket] = []
+        guard request.bytes <= limits.bytesMax else { return (false, evicted) }
+        while count >= limits.requestsMax || bytes + request.bytes > limits.bytesMax {
+            guard let index = victim(for: request) else { return (false, evicted) }
+            evicted.append(AdmissionTicket(value: places.value(of: index)))
+            drop(index)
+        }
+        return (true, evicted)
+    }
+
+    /// The last of the org that holds the most in the lowest class, if the newcomer's org holds less or stands above.
+    private func victim(for request: AdmissionRequest) -> Int? {
+        for priority in classes.indices.reversed() where priority >= request.priority.rawValue {
+            guard let largest = classes[priority].largest() else { continue }
+            if priority > request.priority.rawValue { return classes[priority].last(of: largest.org, places) }
+            let own = classes[priority].cost(of: request.org) + request.cost
+            guard largest.org != request.org, largest.cost > own else { return nil }
+            return classes[priority].last(of: largest.org, places)
+        }
+        return nil
+    }
+}

@@ -1,0 +1,67 @@
+import Domain
+
+/// Who goes before whom when there is not room for all: the API's `service_tier`.
+package enum AdmissionClass: Int, Hashable, Sendable, CaseIterable, Comparable {
+    case priority
+    case standard
+    case flex
+
+    package static func < (left: Self, right: Self) -> Bool { left.rawValue < right.rawValue }
+}
+
+/// A request that asks for admission.
+package struct AdmissionRequest: Hashable, Sendable {
+    package var org: OrgID
+    package var priority: AdmissionClass
+    /// What it is charged: its new work and twice its expected output, in tokens
+    /// (``AdmissionQueue/cost(work:expectedOutputTokens:)``).
+    package var cost: Double
+    /// What the gateway holds for it while it waits.
+    package var bytes: Int
+    /// It is worth nothing later.
+    package var deadline: MonotonicTime
+
+    package init(org: OrgID, priority: AdmissionClass, cost: Double, bytes: Int, deadline: MonotonicTime) {
+        self.org = org
+        self.priority = priority
+        self.cost = cost
+        self.bytes = bytes
+        self.deadline = deadline
+    }
+}
+
+package enum AdmissionDecision: Hashable, Sendable {
+    /// It counts against its org from here until ``AdmissionQueue/ended(_:cost:)``.
+    case dispatch
+    /// It waits under the ticket. Those in `evicted` waited and must be refused, to make room for it.
+    case wait(AdmissionTicket, evicted: [AdmissionTicket])
+    /// There is no room, or it would wait past its deadline; worth trying again after so many seconds. Those in
+    /// `evicted` waited and must be refused too: making room for a large one can fail half-way.
+    case reject(retryAfterSeconds: Int, evicted: [AdmissionTicket])
+}
+
+/// A waiting request; good once.
+package struct AdmissionTicket: Hashable, Sendable {
+    package let value: UInt64
+}
+
+/// How much may wait.
+package struct AdmissionLimits: Hashable, Sendable {
+    package var requestsMax: Int
+    package var bytesMax: Int
+    /// Nodes are full for everyone when the least busy of them is so many seconds behind.
+    package var waitSecondsMax: Double
+    /// Orgs that have far more in flight than the others in the mean wait from here on, so that the others find short queues.
+    package var shareWaitSeconds: Double
+    /// Far more: so many times as much. Ordinary orgs fluctuate about the mean.
+    package static let shareMultiple = 2.0
+
+    package init(
+        requestsMax: Int = 4_096, bytesMax: Int = 256 << 20, waitSecondsMax: Double = 3, shareWaitSeconds: Double = 0.2
+    ) {
+        self.requestsMax = max(1, requestsMax)
+        self.bytesMax = max(1, bytesMax)
+        self.waitSecondsMax = waitSecondsMax
+        self.shareWaitSeconds = min(shareWaitSeconds, waitSecondsMax)
+    }
+}

@@ -1,0 +1,133 @@
+import Domain
+
+/// The policies, closed: no existential stands between the router and its rule.
+///
+/// A struct of all of them rather than an enum with payloads: a payload cannot be changed in place, and a copy of a
+/// policy with tables would copy the tables at each decision. Those not chosen are empty.
+struct AnyPolicy: Sendable {
+    private let name: RoutingPolicy
+    private var leastTokens = LeastTokens()
+    private var leastRequests = LeastRequests()
+    private var roundRobin = RoundRobin()
+    private var predictedCost = PredictedCost()
+    private var p2c = PowerOfTwoChoices()
+    private var sglangCacheAware = SGLangCacheAware()
+    private var gie = GatewayInferenceExtension()
+    private var dynamo = Dynamo()
+    private var lmetric = LMetric()
+    private var smetric = SMetric()
+
+    init(_ name: RoutingPolicy) {
+        self.name = name
+    }
+
+    var prefixIndexing: PrefixIndexing {
+        switch name {
+        case .leastTokens: LeastTokens.prefixIndexing
+        case .leastRequests: LeastRequests.prefixIndexing
+        case .roundRobin: RoundRobin.prefixIndexing
+        case .predictedCost: PredictedCost.prefixIndexing
+        case .p2c: PowerOfTwoChoices.prefixIndexing
+        case .sglangCacheAware: SGLangCacheAware.prefixIndexing
+        case .gie: GatewayInferenceExtension.prefixIndexing
+        case .dynamo: Dynamo.prefixIndexing
+        case .lmetric: LMetric.prefixIndexing
+        case .smetric: SMetric.prefixIndexing
+        }
+    }
+
+    var predictsEnds: Bool { name == .predictedCost && PredictedCost.predictsEnds }
+
+    /// Learned; nil until measured, or where the policy does not learn.
+    func prefillTokensPerSecond(_ node: Int) -> Double? {
+        name == .predictedCost ? predictedCost.prefillTokensPerSecond(node) : nil
+    }
+
+    /// How long a node is behind; 0 where the policy does not predict it.
+    func waitSeconds(_ node: Int, stepSecondsMax: Double, now: MonotonicTime) -> Double {
+        guard name == .predictedCost else { return 0 }
+        return predictedCost.waitSeconds(node, stepSecondsMax: stepSecondsMax, now: now)
+    }
+
+    mutating func choose(
+        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, holders: Span<Int32>,
+        rotation: Int, now: MonotonicTime
+    ) -> Int? {
+        switch name {
+        case .leastTokens:
+            leastTokens.choose(
+                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
+        case .leastRequests:
+            leastRequests.choose(
+                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
+        case .roundRobin:
+            roundRobin.choose(request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
+        case .predictedCost:
+            predictedCost.choose(
+                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
+        case .p2c:
+            p2c.choose(
+                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
+        case .sglangCacheAware:
+            sglangCacheAware.choose(
+                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
+        case .gie:
+            gie.choose(
+                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
+        case .dynamo:
+            dynamo.choose(
+                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
+        case .lmetric:
+            lmetric.choose(
+                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
+        case .smetric:
+            smetric.choose(
+                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
+        }
+    }
+
+    /// How many requests gateways that nobody hears have in flight for each of ours.
+    mutating func unheardChanged(to unheard: Double) {
+        predictedCost.unheard = unheard
+    }
+
+    // Only policies with a memory appear below.
+
+    mutating func fleetChanged(count: Int, renewed: [Int], loads: Span<NodeLoad>) {
+        switch name {
+        case .predictedCost: predictedCost.fleetChanged(count: count, renewed: renewed, loads: loads)
+        case .smetric: smetric.fleetChanged(count: count, renewed: renewed, loads: loads)
+        default: break
+        }
+    }
+
+    mutating func placed(_ attempt: inout Attempt, load: NodeLoad, now: MonotonicTime) {
+        switch name {
+        case .predictedCost: predictedCost.placed(&attempt, load: load, now: now)
+        case .smetric: smetric.placed(&attempt, load: load, now: now)
+        default: break
+        }
+    }
+
+    mutating func firstToken(_ attempt: Attempt, load: NodeLoad, now: MonotonicTime) {
+        switch name {
+        case .predictedCost: predictedCost.firstToken(attempt, load: load, now: now)
+        case .smetric: smetric.firstToken(attempt, load: load, now: now)
+        default: break
+        }
+    }
+
+    mutating func completed(_ attempt: Attempt, usage: TokenUsage?, load: NodeLoad, now: MonotonicTime) {
+        switch name {
+        case .predictedCost: predictedCost.completed(attempt, usage: usage, load: load, now: now)
+        default: break
+        }
+    }
+
+    mutating func loadChanged(_ index: Int, load: NodeLoad, now: MonotonicTime) {
+        switch name {
+        case .predictedCost: predictedCost.loadChanged(index, load: load, now: now)
+        default: break
+        }
+    }
+}

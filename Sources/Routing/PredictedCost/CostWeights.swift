@@ -1,0 +1,34 @@
+/// What the terms of a predicted cost weigh. Found in simulation over several traces, fleets and loads; the reasons are
+/// with the terms in ``CostTable``.
+struct CostWeights: Sendable {
+    static let standard = CostWeights()
+    /// More gateways than this that nobody hears make nothing worse.
+    static let unheardMax = 3.0
+
+    /// Context at which attention costs a token as much as everything else, in tokens: the default of a model of 8B
+    /// parameters, smaller for smaller models.
+    var attentionTokens = 32_000.0
+    /// Of the work that another cache could have saved.
+    var duplicate = 2.0
+    /// Further weight of the same per request that waits on each node.
+    var duplicateQueued = 1.0
+    /// Of the prefill time that evicting costs those who come back.
+    var evict = 6.0
+    /// Of the slowing of each decoding request by our prefill.
+    var decodeSlowing = 0.07
+    /// Of the time that our own answer takes.
+    var output = 0.1
+    /// Of the time by which the first token of a node's head is late: what keeps it keeps those behind it as well.
+    var overdue = 1.0
+    /// From this share of the KV cache on, memory costs.
+    var kvShareFree = 0.85
+    /// What a tenth of the KV cache above that costs, in seconds and per second of first token.
+    var kvTenth = 0.5
+    /// The chance that the rendezvous winner has the session, before anything is known.
+    var hintChance = 0.2
+    /// Weight of the newest sample.
+    var hintWeight = 0.02
+    /// Of equals within this share and so many seconds, any is as good.
+    var tieShare = 0.01
+    var tieSeconds = 0.002
+}

@@ -1,0 +1,131 @@
+import Domain
+
+#if canImport(Glibc)
+import Glibc
+#else
+import Darwin
+#endif
+
+/// What the policy has learned of one node.
+struct NodeEstimate: Sendable {
+    /// A node whose rate is unknown beside others that are known gets one request in this time.
+    static let startIntervalNanoseconds: Int64 = 1_000_000_000
+    /// It counts as known from this many samples on; up to then its rate is taken for less than it seems.
+    static let startSamples = 10
+    static let startShare = 0.5
+
+    var rate = PrefillRate()
+    var step = DecodeStep()
+    var powerShare = 1.0
+    /// ``NodeLoad/speedClass``.
+    var speedClass: UInt64 = 0
+    /// What held at full power, for when it returns: a node that learned to be slow would get nothing to learn better by.
+    private var fullPower: (rate: PrefillRate, step: DecodeStep)?
+    /// Requests from before a change of power were served at two speeds, and teach nothing.
+    private(set) var repoweredAt: MonotonicTime?
+    /// Came to a fleet of which others were known.
+    var isStarting = false
+    var placedLast: MonotonicTime?
+    /// When its rate was last measured.
+    var sampledLast: MonotonicTime?
+    /// An estimate unmeasured for so long drifts to what its class does: a node that was slow for a while gets nothing to
+    /// learn better by.
+    static let staleNanoseconds: Int64 = 30_000_000_000
+
+    /// Less power is less speed, at once; how much less is learned anew.
+    mutating func repowered(to share: Double, now: MonotonicTime) {
+        if powerShare == 1 { fullPower = (rate, step) }
+        let ratio = max(share, 0.01) / max(powerShare, 0.01)
+        powerShare = share
+        repoweredAt = now
+        if share == 1, let fullPower { (rate, step) = fullPower }
+        rate.scale(by: share == 1 && fullPower != nil ? 1 : ratio)
+        step.scale(by: share == 1 && fullPower != nil ? 1 : 1 / ratio)
+        if share == 1 { fullPower = nil }
+    }
+
+    /// Whether what a request took says how fast the node is now.
+    func isTelling(_ attempt: Attempt) -> Bool { repoweredAt.map { attempt.sentAt >= $0 } ?? true }
+
+    /// The rate to reckon with.
+    var tokensPerSecond: Double {
+        guard isStarting, rate.samples < Self.startSamples else { return rate.tokensPerSecond }
+        let known = Double(rate.samples) / Double(Self.startSamples)
+        return rate.tokensPerSecond * (Self.startShare + (1 - Self.startShare) * known)
+    }
+
+    /// Whether the slow start holds the next request back.
+    func isHeldBack(now: MonotonicTime) -> Bool {
+        guard isStarting, rate.samples == 0, let placedLast else { return false }
+        return now.nanoseconds(since: placedLast) < Self.startIntervalNanoseconds
+    }
+}
+
+/// Means over the nodes that the cost of every node refers to, kept as sums.
+struct FleetMeans: Sendable {
+    private var queued = 0.0
+    private var rates = 0.0
+    private var nodes = 0
+    private var byNode: ContiguousArray<(queued: Double, rate: Double)> = []
+
+    var queuedPerNode: Double { nodes == 0 ? 0 : expm1(queued / Double(nodes)) }
+    var tokensPerSecond: Double { nodes == 0 ? PrefillRate.unknown : rates / Double(nodes) }
+
+    mutating func resize(to count: Int) {
+        while byNode.count > count {
+            set(byNode.count - 1, queued: 0, rate: 0)
+            byNode.removeLast()
+        }
+        while byNode.count < count { byNode.append((0, 0)) }
+    }
+
+    /// - Parameter rate: 0 where the node takes nothing, and does not count.
+    mutating func set(_ node: Int, queued: Double, rate: Double) {
+        let old = byNode[node]
+        byNode[node] = (queued, rate)
+        self.queued += queued - old.queued
+        rates += rate - old.rate
+        nodes += (rate > 0 ? 1 : 0) - (old.rate > 0 ? 1 : 0)
+        // Sums of differences drift; an empty fleet is the moment to be exact again.
+        if nodes == 0 { (self.queued, rates) = (0, 0) }
+    }
+}
+
+/// How much of the work the rendezvous winner of a session saves beyond what our own index knows of it: what other
+/// gateways have sent it. Replicas that do not talk still agree where a session belongs.
+///
+/// Learned apart for prompts of which we have seen little, some or most on any node: of a new session nobody has
+/// anything, while one that we have seen goes on elsewhere too.
+struct RendezvousHint: Sendable {
+    /// It never dies quite: a gateway that stopped hinting would never learn that hints are good again.
+    static let chanceMin = 0.03
+    /// Shares of the prompt from which the next class begins.
+    static let classStarts = (some: 0.3, most: 0.7)
+
+    /// By class of the prompt: see ``slot(seenTokens:of:)``.
+    private(set) var chances: SIMD4<Double>
+    private let weight: Double
+
+    init(chance: Double, weight: Double) {
+        self.chances = SIMD4(repeating: chance)
+        self.weight = weight
+    }
+
+    /// Where the chance of a class of prompts stands.
+    ///
+    /// - Parameter seenTokens: The most of the prompt that our index knows on any one node.
+    static func slot(seenTokens: Double, of promptTokens: Double) -> Int {
+        let share = seenTokens / max(1, promptTokens)
+        return share < classStarts.some ? 0 : share < classStarts.most ? 1 : 2
+    }
+
+    /// - Parameters:
+    ///   - slot: Of the prompt.
+    ///   - believedTokens: Of the prompt, what our own index had on the winner.
+    ///   - cachedTokens: What it really had.
+    mutating func learn(_ slot: Int, promptTokens: Int, believedTokens: Int, cachedTokens: Int) {
+        let rest = Double(max(1, promptTokens - believedTokens))
+        let found = min(max(Double(cachedTokens - believedTokens) / rest, 0), 1)
+        chances[slot] = max(Self.chanceMin, chances[slot] + weight * (found - chances[slot]))
+    }
+}

@@ -1,0 +1,170 @@
+import Domain
+
+#if canImport(Glibc)
+import Glibc
+#else
+import Darwin
+#endif
+
+/// What the policy learns from its requests, and how it keeps its table.
+extension PredictedCost {
+    mutating func fleetChanged(count: Int, renewed: [Int], loads: Span<NodeLoad>) {
+        while estimates.count > count { estimates.removeLast() }
+        while estimates.count < count { estimates.append(NodeEstimate()) }
+        fleetMeans.resize(to: count)
+        resize(to: count)
+        let newcomers = Set(renewed)
+        for node in renewed {
+            estimates[node] = newcomer(loads[node].speedClass, beside: loads, except: newcomers)
+            estimates[node].speedClass = loads[node].speedClass
+            rendezvous.set(node, identity: 0, weight: 0)
+        }
+        for node in 0..<count { update(node, load: loads[node], now: MonotonicTime(nanoseconds: 0)) }
+    }
+
+    /// A node of a class that is known starts at half of its median rate; of one that is not, at a middling rate.
+    private func newcomer(
+        _ speedClass: UInt64, beside loads: Span<NodeLoad>, except newcomers: Set<Int>
+    ) -> NodeEstimate {
+        var estimate = NodeEstimate()
+        var ofClass: [Double] = []
+        for node in estimates.indices where !newcomers.contains(node) && estimates[node].rate.samples > 0 {
+            estimate.isStarting = true
+            if loads[node].speedClass == speedClass { ofClass.append(estimates[node].rate.tokensPerSecond) }
+        }
+        ofClass.sort()
+        if !ofClass.isEmpty { estimate.rate = PrefillRate(prior: ofClass[ofClass.count / 2]) }
+        return estimate
+    }
+
+    mutating func placed(_ attempt: inout Attempt, load: NodeLoad, now: MonotonicTime) {
+        let node = attempt.nodeIndex
+        let cached = Double(attempt.promptTokens - attempt.newTokens)
+        attempt.work = work(newTokens: Double(attempt.newTokens), cachedTokens: cached)
+        let waiting = Double(table.wait(node, nowMilliseconds: Self.milliseconds(now)))
+        let rate = estimates[node].tokensPerSecond
+        attempt.workAhead = waiting * rate
+        attempt.predictedSeconds =
+            Double(load.rttNanoseconds) / 1e9 + waiting + attempt.work / rate + Double(table.step[node])
+        attempt.hintSlot = node == hinted.node ? Int8(hinted.slot) : nil
+        if let seconds = attempt.reuseSeconds { reuseSeconds += 0.01 * (seconds - reuseSeconds) }
+        estimates[node].placedLast = now
+    }
+
+    mutating func firstToken(_ attempt: Attempt, load: NodeLoad, now: MonotonicTime) {
+        if let cached = attempt.cachedTokens { learn(attempt, cachedTokens: cached, load: load) }
+    }
+
+    mutating func completed(_ attempt: Attempt, usage: TokenUsage?, load: NodeLoad, now: MonotonicTime) {
+        guard let firstTokenAt = attempt.firstTokenAt else { return }
+        if attempt.cachedTokens == nil { learn(attempt, cachedTokens: usage?.cachedTokens, load: load) }
+        guard estimates[attempt.nodeIndex].isTelling(attempt) else { return }
+        let decoding = Double(max(0, load.requests))
+        estimates[attempt.nodeIndex].step.learn(
+            tokens: usage?.completionTokens ?? 0, seconds: now.seconds(since: firstTokenAt), decoding: decoding)
+    }
+
+    /// - Parameter cachedTokens: As the node said; nil where it does not say, and what we believed must do.
+    private mutating func learn(_ attempt: Attempt, cachedTokens: Int?, load: NodeLoad) {
+        guard let firstTokenAt = attempt.firstTokenAt else { return }
+        let node = attempt.nodeIndex
+        let believed = attempt.promptTokens - attempt.newTokens
+        let cached = min(max(0, cachedTokens ?? believed), attempt.promptTokens - 1)
+        if let slot = attempt.hintSlot, cachedTokens != nil {
+            hint.learn(
+                Int(slot), promptTokens: attempt.promptTokens, believedTokens: believed, cachedTokens: cached)
+        }
+        let seconds =
+            firstTokenAt.seconds(since: attempt.sentAt) - Double(load.rttNanoseconds) / 1e9
+            - estimates[node].step.seconds
+        guard estimates[node].isTelling(attempt) else { return }
+        guard attempt.workAhead + attempt.work > PrefillRate.workMin else { return }
+        let done = work(newTokens: Double(attempt.promptTokens - cached), cachedTokens: Double(cached))
+        estimates[node].rate.learn(work: attempt.workAhead + done, seconds: seconds)
+        estimates[node].sampledLast = firstTokenAt
+        teachClass(of: node, now: firstTokenAt)
+    }
+
+    /// Nodes of a class are equally fast: those that were never measured, or not for long, are taken for what the
+    /// measured one is, or a fleet with little to do would know one node and ask no other.
+    private mutating func teachClass(of teacher: Int, now: MonotonicTime) {
+        let samples = estimates[teacher].rate.samples
+        guard samples <= NodeEstimate.startSamples || samples.isMultiple(of: 16) else { return }
+        for node in estimates.indices where node != teacher {
+            guard estimates[node].speedClass == estimates[teacher].speedClass, !estimates[node].isStarting else {
+                continue
+            }
+            let share = estimates[node].powerShare / max(0.01, estimates[teacher].powerShare)
+            let rate = estimates[teacher].rate.tokensPerSecond * share
+            if estimates[node].rate.samples == 0 {
+                estimates[node].rate = PrefillRate(prior: rate)
+            } else if let last = estimates[node].sampledLast,
+                now.nanoseconds(since: last) > NodeEstimate.staleNanoseconds, samples.isMultiple(of: 16)
+            {
+                estimates[node].rate.drift(to: rate)
+            }
+        }
+    }
+
+    mutating func loadChanged(_ index: Int, load: NodeLoad, now: MonotonicTime) {
+        update(index, load: load, now: now)
+    }
+
+    /// How long the node is behind, its decoding considered: see ``Router/leastWaitSeconds(for:stepSecondsMax:now:)``.
+    func waitSeconds(_ node: Int, stepSecondsMax: Double, now: MonotonicTime) -> Double {
+        let step = Double(table.step[node])
+        guard step <= 2 * stepSecondsMax else { return .infinity }
+        let wait = Double(table.wait(node, nowMilliseconds: Self.milliseconds(now)))
+        return step > 0.7 * stepSecondsMax ? max(1, wait) : wait
+    }
+
+    /// nil until measured.
+    func prefillTokensPerSecond(_ node: Int) -> Double? {
+        estimates[node].rate.samples > 0 ? estimates[node].rate.tokensPerSecond : nil
+    }
+
+    /// Brings the node's row of the table up to date.
+    mutating func update(_ node: Int, load: NodeLoad, now: MonotonicTime) {
+        if load.powerShare != estimates[node].powerShare { estimates[node].repowered(to: load.powerShare, now: now) }
+        if (load.endsAt != nil) != ending.contains(Int32(node)) {
+            if load.endsAt == nil { ending.removeAll { $0 == Int32(node) } } else { ending.append(Int32(node)) }
+        }
+        let rate = estimates[node].tokensPerSecond
+        let rtt = Double(load.rttNanoseconds) / 1e9
+        let requests = Double(max(0, load.requests))
+        let queued = Int64(load.own.queuedRequests) + Int64(load.peers.queuedRequests)
+        let decoding = max(0, requests - Double(queued))
+        let isClosed =
+            !load.isOpen || load.powerShare <= 0 || load.endsAt != nil || estimates[node].isHeldBack(now: now)
+        table.fixed[node] = isClosed ? CostTable.closed : Float(rtt + load.penaltySeconds(now: now))
+        table.step[node] = Float(estimates[node].step.seconds(decoding: decoding))
+        table.wait[node] = Float(max(0, load.own.queuedWork + load.peers.queuedWork) / rate)
+        table.inverseRate[node] = Float(1 / rate)
+        if let head = load.head {
+            let arrived = head.sentAt.nanoseconds + load.rttNanoseconds / 2
+            let free = load.firstTokenLast.map { $0.nanoseconds - load.rttNanoseconds / 2 } ?? arrived
+            table.head[node] = Float(head.work / rate)
+            table.headStart[node] = Self.milliseconds(MonotonicTime(nanoseconds: max(arrived, free)))
+            let dueAt = head.sentAt.advanced(byNanoseconds: Int64(head.predictedSeconds * 1e9))
+            table.due[node] = Self.milliseconds(dueAt)
+            table.overdue[node] = Float(weights.overdue)
+        } else {
+            table.head[node] = 0
+            table.overdue[node] = 0
+        }
+        table.refresh(node, nowMilliseconds: Self.milliseconds(now))
+        var evict = 0.0
+        if let tailUsedAt = load.tailUsedAt {
+            let age = max(0, now.seconds(since: tailUsedAt))
+            evict = weights.evict / (1 + age / max(0.1, reuseSeconds))
+        }
+        table.runFactor[node] = Float(1 + weights.decodeSlowing * decoding + evict)
+        let capacity = Double(max(1, load.kvCapacityTokens))
+        table.kv[node] = Float(Double(max(0, load.own.kvTokens &+ load.peers.kvTokens)) / capacity)
+        table.kvPerToken[node] = Float(1 / capacity)
+        fleetMeans.set(node, queued: log1p(Double(max(0, queued))), rate: load.takesRequests ? rate : 0)
+        if load.takesRequests {
+            rendezvous.set(node, identity: load.identity, weight: Float(load.kvCapacityTokens))
+        }
+    }
+}

@@ -1,0 +1,82 @@
+import Domain
+
+/// What others may see of the router.
+extension Router {
+    /// Every node of the fleet, in the operator's order.
+    package func status(now: MonotonicTime) -> [RoutingNodeStatus] {
+        fleet.nodeIndexes.compactMap { index in
+            guard let node = fleet.slots[index] else { return nil }
+            return RoutingNodeStatus(
+                id: node.id, nodeIndex: index, state: health[index].state,
+                inflightRequests: Int(loads[index].own.requests), inflightTokens: Int(loads[index].own.kvTokens),
+                firstTokenSeconds: firstTokens[index].mean, isBreakerOpen: health[index].isBreakerOpen,
+                penaltySeconds: loads[index].penaltySeconds(now: now),
+                prefillTokensPerSecond: policy.prefillTokensPerSecond(index),
+                peerRequests: Int(loads[index].peers.requests), distrust: trust[index].distrust,
+                powerShare: loads[index].powerShare, kvCapacityTokens: Int(loads[index].kvCapacityTokens),
+                prefixBlocks: self.index.count(index))
+        }
+    }
+
+    /// nil for a node that is not in the fleet.
+    package func state(of node: NodeID) -> RoutingNodeState? {
+        fleet.index(of: node).map { health[$0].state }
+    }
+
+    /// The models that at least one node would take now, sorted; nodes at their concurrency count, since that passes.
+    package func servableModels() -> [ModelID] {
+        fleet.models.filter { model in
+            guard let index = fleet.modelIndex(of: model) else { return false }
+            return fleet.servers(ofModelIndex: index).contains { loads[Int($0)].takesRequests }
+        }
+    }
+
+    /// Whether a node outside `excluded` takes requests for the model; one at its concurrency counts, since that passes.
+    package func takesRequests(
+        _ model: ModelID, on engines: EngineSet = .all, excluding excluded: NodeSet = NodeSet()
+    ) -> Bool {
+        guard let index = fleet.modelIndex(of: model) else { return false }
+        let excluded = excluded.isEmpty ? excluded : excluded.current(in: fleet)
+        return fleet.servers(ofModelIndex: index).contains {
+            loads[Int($0)].takesRequests && !engines.isDisjoint(with: loads[Int($0)].engine)
+                && !excluded.contains(Int($0))
+        }
+    }
+
+    /// How long the least busy node that could take the request is behind, in seconds: what the admission queue asks.
+    ///
+    /// A node whose decode step nears the objective counts as a second behind at least, so that orgs beyond their share
+    /// wait; one at twice the objective as behind for good, since another request would slow all that it answers.
+    /// Infinite where no node is open; 0 under a policy that predicts nothing, while one is.
+    package func leastWaitSeconds(
+        for request: RoutingRequest, stepSecondsMax: Double = 0.05, now: MonotonicTime
+    ) -> Double {
+        guard let model = fleet.modelIndex(of: request.model) else { return .infinity }
+        let excluded = request.excluded.isEmpty ? request.excluded : request.excluded.current(in: fleet)
+        var least = Double.infinity
+        for index in fleet.servers(ofModelIndex: model).lazy.map({ Int($0) }) {
+            guard loads[index].isOpen, !request.engines.isDisjoint(with: loads[index].engine),
+                !excluded.contains(index)
+            else { continue }
+            least = min(least, policy.waitSeconds(index, stepSecondsMax: stepSecondsMax, now: now))
+            if least <= 0 { break }
+        }
+        return least
+    }
+
+    /// Requests decided and not finished, those of nodes that left included.
+    package var inflightCount: Int { inflight.count }
+
+    func refusal(_ candidates: ContiguousArray<Int32>, _ request: RoutingRequest) -> RoutingRefusal {
+        var refusal = RoutingRefusal.modelNotServed
+        for index in candidates.lazy.map({ Int($0) }) where !request.engines.isDisjoint(with: loads[index].engine) {
+            if health[index].isCordoned {
+                if refusal == .modelNotServed { refusal = .allCordoned }
+                continue
+            }
+            if loads[index].takesRequests, !request.excluded.contains(index) { return .allAtConcurrency }
+            refusal = .allUnhealthy
+        }
+        return refusal
+    }
+}
