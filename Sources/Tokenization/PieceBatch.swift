@@ -153,7 +153,12 @@ extension PieceEncoder {
     /// - Returns: How many are to be merged; which, in the batch's `missing`.
     @inline(__always)
     private mutating func lookUpWhole(_ missing: Int) -> Int {
-        for index in 0..<missing { vocabulary.pieces.prefetch(batch.entries[Int(batch.missing[index])].key.hash) }
+        for index in 0..<missing {
+            let entry = batch.entries + Int(batch.missing[index])
+            // Longer ones, which are few, are found by another hash.
+            guard entry.pointee.length <= PieceKey.shortMax else { continue }
+            vocabulary.pieces.prefetch(entry.pointee.key.hash)
+        }
         var unknown = 0
         for index in 0..<missing {
             let number = batch.missing[index]

@@ -44,5 +44,8 @@ enum TableMemory {
     static func deallocateZeros(_ memory: UnsafeMutablePointer<UInt64>, _ count: Int) { munmap(memory, mapped(count)) }
 
     /// The bytes of whole pages for that many words.
-    private static func mapped(_ count: Int) -> Int { (count * 8 + 4095) & ~4095 }
+    private static func mapped(_ count: Int) -> Int {
+        let page = Int(getpagesize())
+        return (count * 8 + page - 1) & ~(page - 1)
+    }
 }

@@ -138,6 +138,22 @@ import Testing
         }
     }
 
+    /// More pieces than the cache has room for, with more ids than a set holds: rows are taken by others again and again.
+    @Test func idsStayTheSameWhileTheCacheForgets() throws {
+        let seed = UInt64.random(in: 0 ... .max)
+        var generator = TextGenerator(seed: seed)
+        let made = MadeUpVocabulary(20, of: Self.letters.flatMap { $0 }, using: &generator)
+        let tokenizer = try load(made.tiktoken, pattern: .gpt2)
+        let scratch = TokenizerScratch()
+        let pieces = (0..<(2 * TokenizerLimits.cachedRows)).map { _ in word(10...14, 3, &generator) }
+        let expected = pieces.map { made.encodedByRank($0) }
+        for round in 0..<2 {
+            for (piece, expected) in zip(pieces, expected) {
+                #expect(tokenizer.ids(piece, scratch) == expected, "seed \(seed), round \(round), piece \(piece)")
+            }
+        }
+    }
+
     /// The cache is keyed by the tokenizer too.
     @Test func tokenizersThatShareAScratchDoNotShareIds() throws {
         let seed = UInt64.random(in: 0 ... .max)

@@ -62,6 +62,80 @@ import Testing
         }
     }
 
+    /// Short pieces whose hashes have the same low bits: those that an index is masked out of.
+    private func pieces(_ count: Int, sharing mask: UInt64, _ seed: PieceKey.Seed) -> [PieceKey] {
+        var keys: [PieceKey] = []
+        var number: UInt64 = 0
+        while keys.count < count {
+            number += 1
+            let key = withUnsafeBytes(of: number) {
+                PieceKey(short: $0.baseAddress.unsafelyUnwrapped, length: 8, readable: 8, seed: seed)
+            }
+            if let first = keys.first, first.hash & mask != key.hash & mask { continue }
+            keys.append(key)
+        }
+        return keys
+    }
+
+    @Test func aFullSetForgetsOnePieceForEachThatIsNewAndKeepsTheOthersWhole() {
+        let cache = PieceCache()
+        defer { cache.deallocate() }
+        let keys = pieces(12, sharing: UInt64(TokenizerLimits.cachedSets - 1), PieceKey.Seed())
+        for (index, key) in keys.enumerated() {
+            let own = (0..<(1 + index % PieceCache.besideMax)).map { UInt32(100 * index + $0) }
+            cache.store(key, own, own.count)
+            #expect(ids(cache, key) == own)
+            var held = 0
+            for (other, key) in keys[...index].enumerated() where cache.count(key) > 0 {
+                held += 1
+                let stored = (0..<(1 + other % PieceCache.besideMax)).map { UInt32(100 * other + $0) }
+                #expect(ids(cache, key) == stored, "piece \(other) after piece \(index)")
+            }
+            #expect(held == min(index + 1, 3), "after piece \(index)")
+        }
+    }
+
+    @Test func aRowThatIsTakenByAnotherPieceIsNotRead() {
+        let cache = PieceCache()
+        defer { cache.deallocate() }
+        // The same row, in two sets or one: either way the first piece's ids are gone, and said to be.
+        let keys = pieces(2, sharing: UInt64(TokenizerLimits.cachedRows - 1), PieceKey.Seed())
+        let lists = [0, 1].map { list in (0..<PieceCache.idsMax).map { UInt32(100 * list + $0) } }
+        cache.store(keys[0], lists[0], lists[0].count)
+        #expect(ids(cache, keys[0]) == lists[0])
+        cache.store(keys[1], lists[1], lists[1].count)
+        #expect(ids(cache, keys[0]) == nil)
+        #expect(ids(cache, keys[1]) == lists[1])
+    }
+
+    @Test func anyByteOfALongPieceChangesItsKey() {
+        let hashKeys = LongPieceHash()
+        defer { hashKeys.deallocate() }
+        let seed = PieceKey.Seed()
+        func key(_ piece: [UInt8]) -> [UInt64] {
+            piece.withUnsafeBytes {
+                let key = PieceKey(
+                    long: $0.baseAddress.unsafelyUnwrapped, length: $0.count, seed: seed, hashKeys)
+                return [key.first, key.second]
+            }
+        }
+        var seen: Set<[UInt64]> = []
+        var pieces = 0
+        for length in (PieceKey.shortMax + 1)...PieceKey.longMax {
+            var piece = (0..<length).map { UInt8($0) }
+            #expect(key(piece) == key(piece))
+            for index in 0..<length {
+                for bit in 0..<8 {
+                    piece[index] ^= 1 << bit
+                    pieces += 1
+                    #expect(seen.insert(key(piece)).inserted, "length \(length), byte \(index), bit \(bit)")
+                    piece[index] ^= 1 << bit
+                }
+            }
+        }
+        #expect(seen.count == pieces)
+    }
+
     /// The ids that the cache has; nil where it has none.
     private func ids(_ cache: PieceCache, _ key: PieceKey) -> [UInt32]? {
         let found = cache.ids(key)

@@ -104,6 +104,34 @@ import Testing
         for end in stride(from: 0, to: file.count, by: 37) { #expect(refusal(Array(file[..<end])) != "loaded") }
     }
 
+    /// Long tokens that come before all that they could be made of: their last merge is found by looking up bytes, part by
+    /// part, as no trained vocabulary asks for.
+    @Test func aFileOfLongTokensBeforeTheirPartsLoadsInTimeThatGrowsWithIt() throws {
+        func hostile(_ count: Int) -> [UInt8] {
+            var generator = TextGenerator(seed: 1)
+            var made = MadeUpVocabulary(0, of: [0x61], using: &generator)
+            var names: Set<[UInt8]> = []
+            while names.count < count {
+                let name = (0..<TokenizerLimits.tokenBytesMax).map { _ in
+                    UInt8.random(in: 0x61...0x64, using: &generator)
+                }
+                names.insert(name)
+            }
+            made.tokens += names.sorted { $0.lexicographicallyPrecedes($1) }
+            for first in UInt8(0x61)...0x64 {
+                for second in UInt8(0x61)...0x64 { made.tokens.append([first, second]) }
+            }
+            return made.tiktoken
+        }
+        let (small, large) = (hostile(12), hostile(48))
+        var loaded = 0
+        let seconds = [small, large].map { file in
+            processorTime { loaded += (try? load(file, pattern: .gpt2)) == nil ? 0 : 1 } / 1e9
+        }
+        #expect(loaded == 6)
+        #expect(seconds[1] < 8 * seconds[0], "\(seconds)")
+    }
+
     // MARK: tokenizer.json beyond merging
 
     private func added(_ tokens: String, specialsAreText: Bool = false) throws -> Tokenizer {
