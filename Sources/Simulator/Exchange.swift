@@ -16,7 +16,7 @@ final class Exchange {
     /// Not yet in the engine: a fault delays the first token.
     var delay: Scheduled<Void>?
     /// What the engine is to do; given to it when the delay is over.
-    var works: [NodeEngineStateMachine.Work]
+    var works: [NodeEngine.Work]
     /// Of those, the ones that it has not finished.
     var worksLeft: Int
     /// A write may make the connection writable within itself, which asks for more: that question comes too early.
@@ -28,7 +28,7 @@ final class Exchange {
 
     init(
         connection: NodeConnectionHandler, faults: RequestFaults, saysClose: Bool, content: Content,
-        works: [NodeEngineStateMachine.Work]
+        works: [NodeEngine.Work]
     ) {
         self.connection = connection
         self.faults = faults

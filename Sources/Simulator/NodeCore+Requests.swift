@@ -146,11 +146,11 @@ extension NodeCore {
         on connection: NodeConnectionHandler
     ) throws(NodeRefusal) -> Exchange {
         let body = try parse(request.body)
-        var works: [NodeEngineStateMachine.Work] = []
+        var works: [NodeEngine.Work] = []
         func add(_ prompt: PromptTokens, salt: String, lengths: [Int]) {
             nextWork += 1
             works.append(
-                NodeEngineStateMachine.Work(
+                NodeEngine.Work(
                     id: nextWork, promptTokens: prompt.count, blocks: prompt.blocks(salt: salt), outputTokens: lengths))
         }
         let content: Exchange.Content

@@ -18,11 +18,11 @@ final class NodeCore {
     let startedSeconds: Double
     var generator: SplitMix64
     var faults: FaultInjector
-    private var engine: NodeEngineStateMachine
-    var nextWork: NodeEngineStateMachine.WorkID = 0
+    private var engine: NodeEngine
+    var nextWork: NodeEngine.WorkID = 0
     /// Which exchange a work belongs to, and which of its prompts it is.
-    private var works: [NodeEngineStateMachine.WorkID: (exchange: Exchange, prompt: Int)] = [:]
-    private var pending: [NodeEngineStateMachine.Event] = []
+    private var works: [NodeEngine.WorkID: (exchange: Exchange, prompt: Int)] = [:]
+    private var pending: [NodeEngine.Event] = []
     private var isPerforming = false
     private var timer: (deadline: MonotonicTime, scheduled: Scheduled<Void>)?
     private var connections: [ObjectIdentifier: NodeConnectionHandler] = [:]
@@ -41,7 +41,7 @@ final class NodeCore {
         generator = SplitMix64(seed: configuration.seed)
         faults = FaultInjector(plan: configuration.fault, since: .now(), seed: configuration.seed ^ 0x6661_756C_7473)
         let speed: Double = if case .times(let factor) = configuration.speed { factor } else { 1 }
-        engine = NodeEngineStateMachine(profile: configuration.profile, speed: speed)
+        engine = NodeEngine(profile: configuration.profile, speed: speed)
     }
 
     // MARK: Connections
@@ -104,7 +104,7 @@ final class NodeCore {
     private func submit(_ exchange: Exchange) {
         // Writing the head may have found the client gone.
         guard !exchange.isOver else { return }
-        var events: [NodeEngineStateMachine.Event] = []
+        var events: [NodeEngine.Event] = []
         let now = MonotonicTime.now()
         for (prompt, work) in exchange.works.enumerated() {
             works[work.id] = (exchange, prompt)
@@ -122,7 +122,7 @@ final class NodeCore {
 
     // MARK: The engine
 
-    private func perform(_ events: [NodeEngineStateMachine.Event]) {
+    private func perform(_ events: [NodeEngine.Event]) {
         // What an event leads to may advance the engine: those events come after the ones already here.
         pending += events
         guard !isPerforming else { return }
@@ -275,9 +275,10 @@ final class NodeCore {
     }
 
     func publish() {
-        statistics.running = engine.worksRunning + stalled
-        statistics.waiting = engine.worksWaiting + delayed
-        statistics.kvUsage = engine.kvUsage
+        let metrics = engine.metrics(now: .now())
+        statistics.running = metrics.runningRequests + stalled
+        statistics.waiting = metrics.waitingRequests + delayed
+        statistics.kvUsage = metrics.kvUsage
         statistics.connections = connections.count
         board.publish(statistics)
     }

@@ -25,9 +25,9 @@ package struct NodeStatistics: Sendable {
     package var answered = 0
     /// Inference requests whose client went away before the answer's end.
     package var aborted = 0
-    /// Prompts that the engine works on; those that a fault holds still included.
+    /// Sequences that the engine works on; prompts that a fault holds still included.
     package var running = 0
-    /// Prompts that wait for the engine.
+    /// Sequences that wait for the engine; prompts that a fault delays included.
     package var waiting = 0
     package var connections = 0
     package var connectionsTotal = 0
@@ -58,10 +58,10 @@ package struct NodeStatistics: Sendable {
         metric("vllm:prefix_cache_hits_total", "counter", "Prefix cache hits, in tokens.", cachedTokens)
         metric("simulator:requests_total", "counter", "Inference requests received.", requests)
         metric("simulator:aborted_requests_total", "counter", "Inference requests whose client went away.", aborted)
-        let blocks = profile.kvTokensCapacity / PrefixCache.blockTokens
+        let blocks = profile.kvTokensCapacity / NodeEngine.blockTokens
         text += "# HELP vllm:cache_config_info Information of the LLMEngine CacheConfig\n"
         text += "# TYPE vllm:cache_config_info gauge\n"
-        text += "vllm:cache_config_info{block_size=\"\(PrefixCache.blockTokens)\",enable_prefix_caching=\"True\","
+        text += "vllm:cache_config_info{block_size=\"\(NodeEngine.blockTokens)\",enable_prefix_caching=\"True\","
         text += "engine=\"\(engine)\",num_gpu_blocks=\"\(blocks)\"} 1.0\n"
         text += "# HELP process_start_time_seconds Start time of the process since unix epoch in seconds.\n"
         text += "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds \(startedSeconds)\n"

@@ -67,7 +67,7 @@ struct PromptTokens {
     /// - Parameter salt: `cache_salt`: prompts of different salts share nothing.
     func blocks(salt: String) -> [UInt64] {
         var hash = Self.hash(Array(salt.utf8)[...], from: 0x746F_6C6C)
-        let width = PrefixCache.blockTokens * Self.bytesPerToken
+        let width = NodeEngine.blockTokens * Self.bytesPerToken
         return stride(from: 0, to: bytes.count - bytes.count % width, by: width).map { start in
             hash = Self.hash(bytes[start..<start + width], from: hash)
             return hash

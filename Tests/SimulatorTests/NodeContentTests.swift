@@ -30,54 +30,6 @@ import Testing
     }
 }
 
-@Suite struct PrefixCacheTests {
-    @Test func lastTokenIsAlwaysComputed() {
-        var cache = PrefixCache(capacityTokens: 1_600)
-        cache.insert([1, 2])
-        #expect(cache.hitTokens([1, 2], promptTokens: 32) == 16)
-        #expect(cache.hitTokens([1, 2], promptTokens: 33) == 32)
-        #expect(cache.hitTokens([9, 2], promptTokens: 33) == 0)
-    }
-
-    @Test func leastRecentlyUsedBlocksGoFirstAndTheSizeIsBounded() {
-        var cache = PrefixCache(capacityTokens: 4 * PrefixCache.blockTokens)
-        cache.insert([1, 2])
-        cache.insert([3, 4])
-        #expect(cache.hitTokens([1, 2], promptTokens: 100) == 32)
-        cache.insert([5, 6])
-        #expect(cache.count == 4)
-        #expect(cache.hitTokens([3, 4], promptTokens: 100) == 0)
-        #expect(cache.hitTokens([1, 2], promptTokens: 100) == 32)
-        #expect(cache.hitTokens([5, 6], promptTokens: 100) == 32)
-        cache.insert(Array(100..<200))
-        #expect(cache.count == 4)
-        #expect(cache.hitTokens(Array(100..<200), promptTokens: 10_000) == 64)
-    }
-
-    @Test func agreesWithAPlainModel() {
-        let seed = UInt64.random(in: .min ... .max)
-        var generator = SplitMix64(seed: seed)
-        var cache = PrefixCache(capacityTokens: 8 * PrefixCache.blockTokens)
-        // Least recently used first.
-        var order: [UInt64] = []
-        for _ in 0..<5_000 {
-            let blocks = (0..<UInt64(1 + generator.next() % 4)).map { ($0 &* 7 &+ generator.next() % 5) }
-            var unique: [UInt64] = []
-            for block in blocks where !unique.contains(block) { unique.append(block) }
-            if generator.next() % 2 == 0 {
-                let expected = unique.prefix { order.contains($0) }
-                let hits = cache.hitTokens(unique, promptTokens: 1_000) / PrefixCache.blockTokens
-                #expect(hits == expected.count, "seed \(seed)")
-                for block in expected { order = order.filter { $0 != block } + [block] }
-            } else {
-                cache.insert(unique)
-                for block in unique.reversed() { order = order.filter { $0 != block } + [block] }
-                if order.count > 8 { order.removeFirst(order.count - 8) }
-            }
-        }
-    }
-}
-
 @Suite struct GenerationRequestTests {
     private let model = NodeModel(name: "m", contextTokensMax: 1_000)
 

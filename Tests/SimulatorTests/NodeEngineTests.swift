@@ -5,7 +5,7 @@ import Testing
 
 /// Drives the engine in virtual time and keeps when each token came.
 private struct EngineRun {
-    var engine: NodeEngineStateMachine
+    var engine: NodeEngine
     var now = MonotonicTime(nanoseconds: 0)
     /// Seconds at which each token of each work came; for each work in the order of its tokens.
     var tokens: [UInt64: [Double]] = [:]
@@ -13,7 +13,7 @@ private struct EngineRun {
     var cached: [UInt64: Int] = [:]
 
     init(_ profile: NodeProfile = .h100, speed: Double = 1) {
-        engine = NodeEngineStateMachine(profile: profile, speed: speed)
+        engine = NodeEngine(profile: profile, speed: speed)
     }
 
     mutating func add(_ id: UInt64, prompt: Int, output: [Int], blocks: [UInt64] = []) {
@@ -30,7 +30,7 @@ private struct EngineRun {
         }
     }
 
-    mutating func note(_ events: [NodeEngineStateMachine.Event]) {
+    mutating func note(_ events: [NodeEngine.Event]) {
         let seconds = Double(now.nanoseconds) / 1e9
         for event in events {
             switch event {
@@ -42,6 +42,8 @@ private struct EngineRun {
             }
         }
     }
+
+    var metrics: VirtualNode.Metrics { engine.metrics(now: now) }
 
     func firstToken(_ id: UInt64) throws -> Double { try #require(tokens[id]?.first) }
 }
@@ -106,8 +108,8 @@ private struct EngineRun {
         var run = EngineRun()
         for id in 0..<UInt64(257) { run.add(id, prompt: 4, output: [50]) }
         run.run { $0.tokens.count >= 256 }
-        #expect(run.engine.worksRunning == 256)
-        #expect(run.engine.worksWaiting == 1)
+        #expect(run.metrics.runningRequests == 256)
+        #expect(run.metrics.waitingRequests == 1)
         run.run()
         #expect(try run.firstToken(256) > (run.finished[0] ?? .infinity))
         #expect(run.finished.count == 257)
@@ -117,9 +119,8 @@ private struct EngineRun {
         var run = EngineRun()
         for id in 0..<UInt64(3) { run.add(id, prompt: 4, output: Array(repeating: 20, count: 128)) }
         run.run { $0.tokens.count >= 2 }
-        #expect(run.engine.worksRunning == 2)
-        #expect(run.engine.sequencesDecoding == 256)
-        #expect(run.engine.worksWaiting == 1)
+        #expect(run.metrics.runningRequests == 256)
+        #expect(run.metrics.waitingRequests == 128)
     }
 
     @Test func workThatDoesNotFitTheMemoryWaits() throws {
@@ -127,11 +128,11 @@ private struct EngineRun {
         run.add(1, prompt: 200_000, output: [10])
         run.add(2, prompt: 100_000, output: [10])
         run.run { $0.tokens[1] != nil }
-        #expect(run.engine.worksWaiting == 1)
-        #expect(run.engine.kvUsage > 0.78)
+        #expect(run.metrics.waitingRequests == 1)
+        #expect(run.metrics.kvUsage > 0.78)
         run.run()
         #expect(try run.firstToken(2) > (run.finished[1] ?? .infinity))
-        #expect(run.engine.kvUsage == 0)
+        #expect(run.metrics.kvUsage == 0)
     }
 
     @Test func abortFreesTheSlotAtOnce() throws {
@@ -140,8 +141,8 @@ private struct EngineRun {
         run.add(2, prompt: 100_000, output: [10])
         run.run { $0.tokens[1]?.count == 5 }
         run.note(run.engine.workAborted(1, at: run.now))
-        #expect(run.engine.kvUsage == 0)
-        #expect(run.engine.worksRunning == 0)
+        #expect(run.metrics.kvUsage == 0)
+        #expect(run.metrics.runningRequests == 0)
         run.run()
         #expect(run.tokens[1]?.count == 5)
         #expect(run.tokens[2]?.count == 10)
@@ -155,7 +156,7 @@ private struct EngineRun {
         run.note(run.engine.workAborted(2, at: run.now))
         run.note(run.engine.workAborted(1, at: run.now))
         run.note(run.engine.workAborted(1, at: run.now))
-        #expect(run.engine.worksRunning + run.engine.worksWaiting == 0)
+        #expect(run.metrics.runningRequests + run.metrics.waitingRequests == 0)
         run.run()
         #expect(run.tokens.isEmpty && run.finished.isEmpty)
         #expect(run.engine.nextStepEnd == nil)
@@ -215,6 +216,58 @@ private struct EngineRun {
         #expect(try run.firstToken(2) - Double(before.nanoseconds) / 1e9 < cold / 20)
     }
 
+    /// Step by step for the live node, many decode steps at a time for the fleet: the same times, preemptions included.
+    @Test func tokensComeWhenTheFleetSimulationSaysSo() throws {
+        let seed = UInt64.random(in: .min ... .max)
+        var generator = SplitMix64(seed: seed)
+        func below(_ bound: UInt64) -> Int { Int(generator.next() % bound) }
+        var profile = NodeProfile.l40
+        // So little that decode outgrows it.
+        profile.kvTokensCapacity = 3_000
+        var run = EngineRun(profile)
+        var virtual = VirtualNode(profile, blockTokens: NodeEngine.blockTokens)
+        var outcomes: [VirtualNode.Outcome] = []
+        var firstTokens: [UInt64: Double] = [:]
+        var ends: [UInt64: Double] = [:]
+        func advanceVirtual(to now: Double) {
+            while virtual.wakeAt <= now, virtual.wakeAt.isFinite {
+                let end = virtual.wakeAt
+                virtual.advance(to: end, into: &outcomes)
+                for outcome in outcomes {
+                    switch outcome {
+                    case .firstToken(let id, _): firstTokens[UInt64(id)] = end
+                    case .finished(let id): ends[UInt64(id)] = end
+                    case .decoded: Issue.record("tokens are not asked for")
+                    }
+                }
+                outcomes.removeAll()
+            }
+        }
+        for id in 0..<UInt64(20) {
+            let arrival = MonotonicTime(nanoseconds: run.now.nanoseconds + Int64(below(200_000_000)))
+            while let end = run.engine.nextStepEnd, end <= arrival {
+                run.now = end
+                run.note(run.engine.timeAdvanced(to: end))
+            }
+            run.now = arrival
+            let seconds = Double(arrival.nanoseconds) / 1e9
+            advanceVirtual(to: seconds)
+            let (prompt, output) = (1 + below(1_500), 1 + below(250))
+            let blocks = (0..<UInt64(prompt / NodeEngine.blockTokens)).map { UInt64(id % 7) << 32 | $0 }
+            run.add(id, prompt: prompt, output: [output], blocks: blocks)
+            virtual.accept(
+                .init(id: Int32(id), promptTokens: prompt, outputTokens: output, blocks: blocks), now: seconds)
+        }
+        run.run()
+        advanceVirtual(to: .infinity)
+        #expect(virtual.preemptions > 0, "seed \(seed)")
+        #expect(run.finished.count == 20, "seed \(seed)")
+        for (id, end) in run.finished {
+            #expect(abs(end - (ends[id] ?? 0)) < 1e-6, "seed \(seed), work \(id)")
+            #expect(abs(try run.firstToken(id) - (firstTokens[id] ?? 0)) < 1e-6, "seed \(seed), work \(id)")
+        }
+    }
+
     @Test func lateCallsChangeNothing() {
         func works(_ run: inout EngineRun) {
             for id in 1...20 as ClosedRange<UInt64> {
@@ -224,8 +277,8 @@ private struct EngineRun {
         var punctual = EngineRun()
         works(&punctual)
         punctual.run()
-        var late = NodeEngineStateMachine(profile: .h100, speed: 1)
-        var events: [NodeEngineStateMachine.Event] = []
+        var late = NodeEngine(profile: .h100, speed: 1)
+        var events: [NodeEngine.Event] = []
         for id in 1...20 as ClosedRange<UInt64> {
             events += late.workArrived(
                 .init(id: id, promptTokens: Int(id) * 300, blocks: [], outputTokens: [Int(id)]),

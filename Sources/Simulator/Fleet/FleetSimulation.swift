@@ -197,6 +197,8 @@ package struct FleetSimulation {
                     at: now + halfTrip(Int(id)))
             case .finished(let id):
                 schedule(.finished(flight: id, attempt: flights[Int(id)].attempt), at: now + halfTrip(Int(id)))
+            // Not asked for.
+            case .decoded: break
             }
         }
         stepPlanned(node, now: now)

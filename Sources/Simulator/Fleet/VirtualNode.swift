@@ -1,9 +1,9 @@
-/// A model server in virtual time: what a balancer sees of vLLM or SGLang.
+/// A model server in virtual time: what a balancer sees of vLLM or SGLang. ``NodeEngine`` runs the same one live.
 ///
 /// Continuous batching: the node works in steps. A step with prefill computes up to a chunk of prompt tokens, first
 /// come first served, and one token for every sequence that decodes. Where nothing prefills, steps of pure decode are
 /// taken many at a time, until the first sequence ends or the memory is full; an arrival cuts them short at the next
-/// step's end. Prompts share whole blocks of 512 tokens in a ``BlockCache``; what a sequence has beyond them, its last
+/// step's end. Prompts share whole blocks of ``blockTokens`` in a ``BlockCache``; what a sequence has beyond them, its last
 /// part and its answer, is its own. When decode outgrows the memory, the youngest sequence is preempted: it loses all and
 /// waits at the head of the line to be computed again.
 ///
@@ -30,6 +30,8 @@ package struct VirtualNode: Sendable {
 
     package enum Outcome: Hashable, Sendable {
         case firstToken(Int32, cachedTokens: Int)
+        /// So many tokens are generated now; only where ``reportsTokens`` asks for it. Follows the first token too.
+        case decoded(Int32, tokens: Int)
         /// Comes after the first token, at once for an answer of one token.
         case finished(Int32)
     }
@@ -92,6 +94,10 @@ package struct VirtualNode: Sendable {
     }
 
     package let profile: NodeProfile
+    /// Tokens of a block that prompts can share.
+    package let blockTokens: Int
+    /// Whether every token is an outcome: steps of decode are then taken one at a time.
+    package let reportsTokens: Bool
     /// The profile at the present speed.
     private(set) var pace: NodeProfile
 
@@ -131,10 +137,15 @@ package struct VirtualNode: Sendable {
     /// Seconds in steps.
     package internal(set) var busySeconds = 0.0
 
-    package init(_ profile: NodeProfile, speed: Double = 1) {
+    package init(
+        _ profile: NodeProfile, speed: Double = 1, blockTokens: Int = NodeProfile.blockTokens,
+        reportsTokens: Bool = false
+    ) {
         self.profile = profile
+        self.blockTokens = blockTokens
+        self.reportsTokens = reportsTokens
         self.pace = profile.atSpeed(speed)
-        self.cache = BlockCache(reserving: profile.kvCapacityBlocks)
+        self.cache = BlockCache(reserving: profile.kvTokensCapacity / blockTokens)
     }
 
     // MARK: Events
@@ -193,9 +204,26 @@ package struct VirtualNode: Sendable {
         release(Int32(place))
     }
 
+    /// A prompt that takes no time: cached as any other is.
+    ///
+    /// - Returns: The tokens of it that were cached.
+    package mutating func pass(promptTokens: Int, blocks: [UInt64]) -> Int {
+        let matched = matchCount(blocks, of: promptTokens)
+        cache.pin(blocks[..<matched])
+        _ = makeRoom(tokens: (blocks.count - matched) * blockTokens)
+        cache.pin(blocks[matched...])
+        cache.unpin(blocks[...])
+        return matched * blockTokens
+    }
+
+    /// Blocks that need no computing: of any prompt at least one token is computed, whatever is cached.
+    func matchCount(_ blocks: [UInt64], of tokens: Int) -> Int {
+        min(cache.matchCount(blocks[...]), (tokens - 1) / blockTokens)
+    }
+
     package func metrics(now: Double) -> Metrics {
         let steps = mode == .decode ? min(stepCount, stepsDone(now: now)) : 0
-        let used = cache.pinnedCount * NodeProfile.blockTokens + ownTokens + steps * decodingCount
+        let used = cache.pinnedCount * blockTokens + ownTokens + steps * decodingCount
         return Metrics(
             runningRequests: decodingCount + prefilling.count, waitingRequests: waiting.count,
             kvUsage: min(1, Double(used) / Double(profile.kvTokensCapacity)), waitingTokens: waitingTokens,

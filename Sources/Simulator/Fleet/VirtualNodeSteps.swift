@@ -6,7 +6,6 @@ import Darwin
 
 /// The scheduler's step: admission, prefill, decode, preemption.
 extension VirtualNode {
-    private static let blockTokens = NodeProfile.blockTokens
     /// Of the memory, what stays free at an admission for those who decode.
     private static let admissionReserve = 0.01
     /// The list of who began to decode is swept when it has this many times the sequences that may run.
@@ -60,9 +59,9 @@ extension VirtualNode {
     }
 
     private mutating func beginDecode(now: Double) {
-        let free = freeTokens + cache.unpinnedCount * Self.blockTokens
+        let free = freeTokens + cache.unpinnedCount * blockTokens
         let toNextEnding = (endings.first?.step ?? decodeSteps) - decodeSteps
-        stepCount = max(1, min(toNextEnding, free / decodingCount))
+        stepCount = reportsTokens ? 1 : max(1, min(toNextEnding, free / decodingCount))
         _ = makeRoom(tokens: min(stepCount * decodingCount, free))
         mode = .decode
         stepStart = now
@@ -107,6 +106,7 @@ extension VirtualNode {
         decodeSteps += stepCount
         decodingKVTokens += generated
         ownTokens += generated
+        if reportsTokens { reportDecoded(into: &outcomes) }
         while let ending = endings.first, ending.step <= decodeSteps {
             _ = endings.popFirst()
             finish(ending.place, into: &outcomes)
@@ -120,6 +120,14 @@ extension VirtualNode {
         }
     }
 
+    private func reportDecoded(into outcomes: inout [Outcome]) {
+        for reference in decodeOrder where isDecoding(reference) {
+            let sequence = sequences[Int(reference.place)]
+            let tokens = sequence.generatedTokens + decodeSteps - sequence.decodeStart
+            outcomes.append(.decoded(sequence.work.id, tokens: tokens))
+        }
+    }
+
     private mutating func beginDecoding(_ place: Int32, into outcomes: inout [Outcome]) {
         let index = Int(place)
         prefilling.removeAll { $0 == place }
@@ -128,6 +136,9 @@ extension VirtualNode {
             outcomes.append(.firstToken(sequences[index].work.id, cachedTokens: sequences[index].cachedTokens))
         }
         sequences[index].generatedTokens += 1
+        if reportsTokens {
+            outcomes.append(.decoded(sequences[index].work.id, tokens: sequences[index].generatedTokens))
+        }
         sequences[index].phase = .decoding
         sequences[index].decodeStart = decodeSteps
         let left = sequences[index].work.outputTokens - sequences[index].generatedTokens
@@ -167,10 +178,10 @@ extension VirtualNode {
 
     // MARK: Memory
 
-    private var freeTokens: Int { profile.kvTokensCapacity - cache.count * Self.blockTokens - ownTokens }
+    private var freeTokens: Int { profile.kvTokensCapacity - cache.count * blockTokens - ownTokens }
 
     /// Evicts until the tokens fit; false where nothing is left to evict.
-    private mutating func makeRoom(tokens: Int) -> Bool {
+    mutating func makeRoom(tokens: Int) -> Bool {
         while freeTokens < tokens {
             guard cache.evictOldest() else { return false }
         }
@@ -205,11 +216,10 @@ extension VirtualNode {
         let index = Int(place)
         let blocks = sequences[index].work.blocks
         let tokens = sequences[index].work.promptTokens + sequences[index].generatedTokens
-        // At least one token is computed, whatever is cached.
-        let matched = min(cache.matchCount(blocks[...]), (tokens - 1) / Self.blockTokens)
-        let new = tokens - matched * Self.blockTokens
+        let matched = matchCount(blocks, of: tokens)
+        let new = tokens - matched * blockTokens
         let reused = blocks[..<matched].count { cache.isUnpinned($0) }
-        let available = freeTokens + (cache.unpinnedCount - reused) * Self.blockTokens
+        let available = freeTokens + (cache.unpinnedCount - reused) * blockTokens
         let reserve = Self.admissionReserve * Double(profile.kvTokensCapacity)
         let isBusy = decodingCount > 0 || !prefilling.isEmpty
         if isBusy && Double(available) < Double(new) + reserve { return nil }
@@ -219,15 +229,15 @@ extension VirtualNode {
         _ = makeRoom(tokens: new)
         cache.pin(blocks[matched...])
         sequences[index].phase = .prefilling
-        sequences[index].ownTokens = tokens - blocks.count * Self.blockTokens
+        sequences[index].ownTokens = tokens - blocks.count * blockTokens
         ownTokens += sequences[index].ownTokens
         sequences[index].tokensLeft = new
-        sequences[index].contextTokens = matched * Self.blockTokens
+        sequences[index].contextTokens = matched * blockTokens
         if !sequences[index].isMeasured {
             sequences[index].isMeasured = true
-            sequences[index].cachedTokens = matched * Self.blockTokens
+            sequences[index].cachedTokens = matched * blockTokens
             promptTokens += sequences[index].work.promptTokens
-            cachedTokens += matched * Self.blockTokens
+            cachedTokens += matched * blockTokens
         }
         prefilling.append(place)
         return place

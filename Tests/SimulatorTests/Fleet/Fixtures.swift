@@ -1,5 +1,6 @@
 import Routing
 import Simulator
+import Testing
 
 /// A node whose times are easy to reckon: 1,000 tokens a second, steps of 10 ms, nothing for batch, KV or attention.
 let plain: NodeProfile = {
@@ -57,6 +58,7 @@ final class NodeUnderTest {
                     firstTokens[id] = now
                     cached[id] = cachedTokens
                 case .finished(let id): ends[id] = now
+                case .decoded: Issue.record("tokens are not asked for")
                 }
             }
         }
