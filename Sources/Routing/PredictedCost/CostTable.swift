@@ -11,8 +11,8 @@
 /// Kept twice. ``rows`` has all of one node together: what a node costs that is looked at by itself, exactly and now.
 /// ``lanes`` has the three figures that a scan of all nodes reads, of eight nodes side by side: a product and a sum for
 /// each, twelve bytes a node, so that a thousand nodes take some 150 steps of vectors and fit the innermost cache. There
-/// a node is as far behind as it was when the row changed or its group was refreshed. Memory is a term of its own, read
-/// only where some node of a group is short of it.
+/// a node is as far behind as it was when the row changed or its group was refreshed. Memory is not among them: it is
+/// added for the node that a scan finds, and for all only where several so found turn out to be short of it.
 struct CostTable: Sendable {
     /// Closed: it costs more than any node that is open.
     static let closed = Float.infinity
@@ -64,21 +64,19 @@ struct CostTable: Sendable {
         var run = Lane.zero
     }
 
-    /// What it reads besides where memory is short.
+    /// What it reads besides where memory is to count.
     private struct MemoryLanes: Sendable {
         var kv = Lane.zero
         var kvPerToken = Lane.zero
         var inverseRate = Lane.zero
     }
 
-    /// What no node of a group is below, or above where memory is concerned. May be too low, or too high, by a change
-    /// since the last refresh: then a group is looked at in vain.
+    /// What no node of a group is below. May be too low by a change since the last refresh: then a group is looked at in
+    /// vain.
     private struct Bound: Sendable {
         var base = closed
         var step = Float(0)
         var run = Float(0)
-        var kvMost = Float(0)
-        var kvPerTokenMost = Float(0)
     }
 
     /// What all nodes see alike of a request.
@@ -134,8 +132,6 @@ struct CostTable: Sendable {
         bound.base = min(bound.base, base)
         bound.step = min(bound.step, row.step)
         bound.run = min(bound.run, run)
-        bound.kvMost = max(bound.kvMost, row.kv)
-        bound.kvPerTokenMost = max(bound.kvPerTokenMost, row.kvPerToken)
         bounds[node / Self.groupSize] = bound
     }
 
@@ -184,8 +180,6 @@ struct CostTable: Sendable {
                 let row = rows[unchecked: place * Self.laneWidth + lane]
                 let behind = row.fixed + row.wait(nowMilliseconds: nowMilliseconds)
                 base[lane] = behind
-                bound.kvMost = row.kv > bound.kvMost ? row.kv : bound.kvMost
-                bound.kvPerTokenMost = row.kvPerToken > bound.kvPerTokenMost ? row.kvPerToken : bound.kvPerTokenMost
                 guard behind < Self.closed else { continue }
                 let run = row.inverseRate * row.runFactor
                 bound.base = behind < bound.base ? behind : bound.base
@@ -207,19 +201,13 @@ struct CostTable: Sendable {
     ///
     /// - Parameters:
     ///   - allowed: A bit for each node, the first the lowest.
+    ///   - addedTokens: To each node's cache; nil leaves memory out.
     ///   - costs: Lanes of the whole table.
     /// - Returns: The least of them.
     func costs(
-        group: Int, allowed: UInt64, work: Float, newTokens: Float, _ request: Request,
+        group: Int, allowed: UInt64, work: Float, addedTokens: Float?, _ request: Request,
         into costs: inout ContiguousArray<Lane>
     ) -> Float {
-        let added = newTokens + request.expectedOutput
-        let bound = bounds[group]
-        let isShort = bound.kvMost + added * bound.kvPerTokenMost > request.kvShareFree
-        guard allowed == UInt64.max, !isShort else {
-            return costsWithMemory(
-                group: group, allowed: allowed, work: work, added: added, request, into: &costs)
-        }
         let start = group * Self.groupLanes
         let end = start + Self.groupLanes
         precondition(lanes.count >= end && costs.count >= end)
@@ -227,47 +215,60 @@ struct CostTable: Sendable {
         var costs = costs.mutableSpan
         let (steps, works) = (Lane(repeating: request.steps), Lane(repeating: work))
         let duplicate = Lane(repeating: work * request.duplicate)
-        var least = Lane(repeating: Self.closed)
+        let closed = Lane(repeating: Self.closed)
+        var (least, bits) = (closed, allowed)
         for place in start..<end {
             // SAFETY: below `end`, which neither is shorter than, as just checked.
             let lane = lanes[unchecked: place]
-            let cost = lane.base + lane.step * steps + (lane.run * works + duplicate)
+            var cost = lane.base + lane.step * steps + (lane.run * works + duplicate)
+            if let addedTokens { cost += memory(place, base: lane.base, works, addedTokens, request) }
+            if allowed != UInt64.max {
+                let mine = SIMD8<UInt32>(repeating: UInt32(truncatingIfNeeded: bits & 0xFF)) & Self.laneBits
+                cost.replace(with: closed, where: mine .== SIMD8<UInt32>.zero)
+                bits >>= UInt64(Self.laneWidth)
+            }
             costs[unchecked: place] = cost
             least.replace(with: cost, where: cost .< least)
         }
-        return least.min()
+        return Self.least(least)
     }
 
     private static let laneBits = SIMD8<UInt32>(1, 2, 4, 8, 16, 32, 64, 128)
 
-    private func costsWithMemory(
-        group: Int, allowed: UInt64, work: Float, added: Float, _ request: Request,
-        into costs: inout ContiguousArray<Lane>
-    ) -> Float {
-        let start = group * Self.groupLanes
-        let end = start + Self.groupLanes
-        precondition(lanes.count >= end && memory.count >= end && costs.count >= end)
-        let (lanes, memory) = (lanes.span, memory.span)
-        var costs = costs.mutableSpan
-        let (steps, works) = (Lane(repeating: request.steps), Lane(repeating: work))
-        let duplicate = Lane(repeating: work * request.duplicate)
-        let closed = Lane(repeating: Self.closed)
-        var (least, bits) = (closed, allowed)
-        for place in start..<end {
-            // SAFETY: below `end`, which none is shorter than, as just checked.
-            let (lane, held) = (lanes[unchecked: place], memory[unchecked: place])
-            var above = held.kv + held.kvPerToken * Lane(repeating: added) - Lane(repeating: request.kvShareFree)
-            above.replace(with: Lane.zero, where: above .< Lane.zero)
-            let time = Lane(repeating: 1) + lane.base + held.inverseRate * works
-            var cost = lane.base + lane.step * steps + (lane.run * works + duplicate)
-            cost += above * Lane(repeating: request.kvPrice) * time
-            let mine = SIMD8<UInt32>(repeating: UInt32(truncatingIfNeeded: bits & 0xFF)) & Self.laneBits
-            // Without a closed node's memory: infinity times nothing is not a number.
-            cost.replace(with: closed, where: (mine .== SIMD8<UInt32>.zero) .| (lane.base .== closed))
-            costs[unchecked: place] = cost
-            least.replace(with: cost, where: cost .< least)
-            bits >>= UInt64(Self.laneWidth)
+    /// What the memory that eight nodes are short of costs; of a closed one, infinite already, nothing.
+    private func memory(_ place: Int, base: Lane, _ works: Lane, _ addedTokens: Float, _ request: Request) -> Lane {
+        let held = memory[place]
+        var above = held.kv + held.kvPerToken * Lane(repeating: addedTokens) - Lane(repeating: request.kvShareFree)
+        above.replace(with: Lane.zero, where: above .< Lane.zero)
+        var price = above * Lane(repeating: request.kvPrice) * (Lane(repeating: 1) + base + held.inverseRate * works)
+        price.replace(with: Lane.zero, where: base .== Lane(repeating: Self.closed))
+        return price
+    }
+
+    /// The same of one node.
+    func memory(_ node: Int, work: Float, addedTokens: Float, _ request: Request) -> Float {
+        let row = rows[node]
+        let above = row.kv + addedTokens * row.kvPerToken - request.kvShareFree
+        guard above > 0 else { return 0 }
+        let base = lanes[node / Self.laneWidth].base[node % Self.laneWidth]
+        return above * request.kvPrice * (1 + base + work * row.inverseRate)
+    }
+
+    @inline(__always)
+    private static func least(_ lane: Lane) -> Float {
+        var half = lane.lowHalf
+        half.replace(with: lane.highHalf, where: lane.highHalf .< half)
+        var quarter = half.lowHalf
+        quarter.replace(with: half.highHalf, where: half.highHalf .< quarter)
+        return quarter[0] < quarter[1] ? quarter[0] : quarter[1]
+    }
+
+    /// The least of a group's lanes in `costs`.
+    func least(group: Int, of costs: ContiguousArray<Lane>) -> Float {
+        var least = Lane(repeating: Self.closed)
+        for place in (group * Self.groupLanes)..<((group + 1) * Self.groupLanes) {
+            least.replace(with: costs[place], where: costs[place] .< least)
         }
-        return least.min()
+        return Self.least(least)
     }
 }

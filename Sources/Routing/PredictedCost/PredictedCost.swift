@@ -152,7 +152,8 @@ struct PredictedCost: Policy {
     /// is open.
     ///
     /// Group by group from the first node's on, first those whose bound is near the best bound: often the first look
-    /// finds a node that no other group can better by more than a tie.
+    /// finds a node that no other group can better by more than a tie. A scan leaves memory out, and so is never too
+    /// dear: what it finds is dearer for its memory, or is one of the best.
     private mutating func cheapest(
         allowed: Span<UInt64>, work: Float, newTokens: Float, _ terms: CostTable.Request, from first: Int
     ) -> Int? {
@@ -164,25 +165,64 @@ struct PredictedCost: Policy {
             groupBound[group] = own
             bound = own < bound ? own : bound
         }
-        var (least, node) = (CostTable.closed, -1)
-        for candidate in known where candidate.cost < least { (least, node) = (candidate.cost, Int(candidate.node)) }
-        let good = limit(bound)
-        let start = first / CostTable.groupSize
+        var (knownLeast, node) = (CostTable.closed, -1)
+        for candidate in known where candidate.cost < knownLeast {
+            (knownLeast, node) = (candidate.cost, Int(candidate.node))
+        }
+        let addedTokens = newTokens + terms.expectedOutput
+        var least = knownLeast
+        for attempt in 0...Self.memoryLooksMax {
+            let isLast = attempt == Self.memoryLooksMax
+            if isLast {
+                least = knownLeast
+                for group in 0..<groups { groupLeast[group] = CostTable.closed }
+            }
+            scan(
+                allowed: allowed, work: work, addedTokens: isLast ? addedTokens : nil, terms, good: limit(bound),
+                start: first / CostTable.groupSize, &least)
+            guard least < CostTable.closed else { return nil }
+            // Whoever has some of the prompt goes before equals that have not.
+            if node >= 0, knownLeast <= limit(least) { return node }
+            guard let found = anyWithin(limit(least), from: first), !isLast else {
+                return anyWithin(limit(least), from: first)
+            }
+            let memory = table.memory(found, work: work, addedTokens: addedTokens, terms)
+            let (place, lane) = (found / CostTable.laneWidth, found % CostTable.laneWidth)
+            if costs[place][lane] + memory <= limit(least) { return found }
+            costs[place][lane] += memory
+            groupLeast[found / CostTable.groupSize] = table.least(group: found / CostTable.groupSize, of: costs)
+            least = knownLeast
+            for group in 0..<groups where groupLeast[group] < least { least = groupLeast[group] }
+        }
+        return nil
+    }
+
+    /// Nodes that are found short of memory one by one, before memory is counted for all.
+    private static let memoryLooksMax = 4
+
+    /// Scans groups that can better the least, or all with memory counted, until one is good.
+    private mutating func scan(
+        allowed: Span<UInt64>, work: Float, addedTokens: Float?, _ terms: CostTable.Request, good: Float, start: Int,
+        _ least: inout Float
+    ) {
+        let groups = min(table.groupCount, allowed.count)
         for isNear in [true, false] {
             for offset in 0..<groups where least > good {
                 let group = start + offset < groups ? start + offset : start + offset - groups
                 let bound = groupBound[group]
-                guard (bound <= good) == isNear, bound < least else { continue }
+                if addedTokens == nil {
+                    guard (bound <= good) == isNear, bound < least else { continue }
+                } else {
+                    guard isNear, allowed[group] != 0 else { continue }
+                }
                 let lowest = table.costs(
-                    group: group, allowed: allowed[group], work: work, newTokens: newTokens, terms, into: &costs)
+                    group: group, allowed: allowed[group], work: work, addedTokens: addedTokens, terms, into: &costs)
+                // Not again.
+                groupBound[group] = CostTable.closed
                 groupLeast[group] = lowest
                 least = lowest < least ? lowest : least
             }
         }
-        guard least < CostTable.closed else { return nil }
-        // Whoever has some of the prompt goes before equals that have not.
-        if node >= 0, known.contains(where: { Int($0.node) == node && $0.cost <= limit(least) }) { return node }
-        return anyWithin(limit(least), from: first)
     }
 
     private func anyWithin(_ limit: Float, from first: Int) -> Int? {
