@@ -29,30 +29,35 @@ struct PredictedCost: Policy {
     var reuseSeconds = 20.0
     /// The node whose work the present decision discounts (-1: none), and by which chance.
     private(set) var hinted = (node: -1, slot: 0)
-    private var costs: ContiguousArray<Float> = []
+    private var costs: ContiguousArray<CostTable.Lane> = []
     // By group of ``CostTable/groupSize`` nodes.
     private var groupLeast: ContiguousArray<Float> = []
     private var groupBound: ContiguousArray<Float> = []
     /// What the present decision knows better than the scan of all.
     private var known: ContiguousArray<(node: Int32, cost: Float)> = []
-    private var sampled: ContiguousArray<Int32> = []
     private var random = SplitMix64(seed: 0x70_6C61_6365)
     /// Figures that only time changes (a fading penalty, an ageing cache) are brought up to date node by node.
     private var refreshNext = 0
     /// How long nodes are behind is brought up to date group by group: at each decision for all of a small fleet.
     private var groupNext = 0
+    /// When the group that is next was refreshed, in milliseconds.
+    private var groupsRefreshed: ContiguousArray<Int32> = []
+    private static let groupMillisecondsMax: Int32 = 50
 
     init(weights: CostWeights = .standard) {
         self.weights = weights
         hint = RendezvousHint(chance: weights.hintChance, weight: weights.hintWeight)
-        sampled.reserveCapacity(Self.sampleCount + 2)
     }
 
+    /// ``WalkingPolicy/choose(_:among:loads:holders:rotation:now:)``, but that it asks no load whether it may be taken.
+    ///
+    /// - Parameter allowed: A bit for each node that serves the model on an engine that will do and was not tried yet,
+    ///   64 nodes a word.
     mutating func choose(
-        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, holders: Span<Int32>,
-        rotation: Int, now: MonotonicTime
+        _ request: RoutingRequest, among candidates: Span<Int32>, allowed: Span<UInt64>, loads: Span<NodeLoad>,
+        holders: Span<Int32>, rotation: Int, now: MonotonicTime
     ) -> Int? {
-        refresh(loads: loads, now: now)
+        refreshStale(nowMilliseconds: Self.milliseconds(now))
         let prompt = Double(max(1, request.promptTokens))
         let terms = terms(of: request, now: now)
         let winner = rendezvous.winners(session: request.session)
@@ -61,22 +66,14 @@ struct PredictedCost: Policy {
         hinted = request.session == 0 ? (-1, 0) : hinted(winner, seen: Double(seen), of: prompt, loads: loads)
         let work = Float(work(newTokens: prompt, cachedTokens: 0))
 
-        if candidates.count > Self.fullScanMax {
-            drawSample(candidates, winner)
-            if let node = best(
-                request, among: sampled, holders: holders, terms: terms, work: work, loads: loads,
-                now: now)
-            {
-                return node
-            }
-        }
-        scoreKnowing(request, holders: holders, terms: terms, loads: loads, now: now)
-        let isFiltered = !request.excluded.isEmpty || request.engines != .all
-        if !isFiltered, candidates.count == table.count {
-            if let node = cheapestOfAll(work: work, newTokens: Float(prompt), terms, rotation: rotation) { return node }
-        }
-        return cheapest(
-            request, among: candidates, work: work, terms: terms, loads: loads, rotation: rotation, now: now)
+        scoreKnowing(request, allowed: allowed, holders: holders, terms: terms, loads: loads, now: now)
+        let node =
+            candidates.count > Self.fullScanMax
+            ? cheapestOfSample(request, among: candidates, allowed: allowed, winner, terms: terms, loads: loads) : nil
+        if let node { return node }
+        let first = Int(candidates[rotation])
+        if let node = cheapest(allowed: allowed, work: work, newTokens: Float(prompt), terms, from: first) { return node }
+        return fallback(request, among: candidates, loads: loads, rotation: rotation)
     }
 
     // MARK: Choosing
@@ -101,18 +98,19 @@ struct PredictedCost: Policy {
     /// Scores the nodes that have some of the prompt, the hinted one and those that will stop: what the scan of all
     /// cannot know of them.
     private mutating func scoreKnowing(
-        _ request: RoutingRequest, holders: Span<Int32>, terms: CostTable.Request, loads: Span<NodeLoad>,
-        now: MonotonicTime
+        _ request: RoutingRequest, allowed: Span<UInt64>, holders: Span<Int32>, terms: CostTable.Request,
+        loads: Span<NodeLoad>, now: MonotonicTime
     ) {
         known.removeAll(keepingCapacity: true)
         for position in 0..<holders.count {
             let node = Int(holders[position])
+            guard Self.isAllowed(node, allowed) else { continue }
             known.append((holders[position], cost(node, request, terms: terms, cached: loads[node].prefixTokens)))
         }
-        if hinted.node >= 0, loads[hinted.node].prefixTokens == 0 {
+        if hinted.node >= 0, Self.isAllowed(hinted.node, allowed), loads[hinted.node].prefixTokens == 0 {
             known.append((Int32(hinted.node), cost(hinted.node, request, terms: terms, cached: 0)))
         }
-        for node in ending {
+        for node in ending where Self.isAllowed(Int(node), allowed) {
             known.append((node, costOfEnding(Int(node), request, terms: terms, load: loads[Int(node)], now: now)))
         }
     }
@@ -139,8 +137,8 @@ struct PredictedCost: Policy {
         let rtt = Double(load.rttNanoseconds) / 1e9
         let seconds =
             rtt + Double(table.wait(node, nowMilliseconds: terms.nowMilliseconds))
-            + work * Double(table.inverseRate[node])
-            + Double(table.step[node]) * (1 + Double(request.expectedOutputTokens))
+            + work * Double(table.rows[node].inverseRate)
+            + Double(table.rows[node].step) * (1 + Double(request.expectedOutputTokens))
         guard now.advanced(byNanoseconds: Int64(seconds * 1e9)) < endsAt else { return CostTable.closed }
         let fixed = Float(rtt + load.penaltySeconds(now: now))
         return fixed + table.costBeyondFixed(node, work: Float(work), newTokens: Float(new), terms)
@@ -150,95 +148,113 @@ struct PredictedCost: Policy {
         least * Float(1 + weights.tieShare) + Float(weights.tieSeconds)
     }
 
-    /// One of those that cost the least, to within ``CostWeights/tieShare`` and ``CostWeights/tieSeconds``, where every
-    /// node is a candidate; nil where none is open.
+    /// One of those that cost the least, to within ``CostWeights/tieShare`` and ``CostWeights/tieSeconds``; nil where none
+    /// is open.
     ///
-    /// Group by group from the rotation on, first those whose bound is near the best bound: often the first look finds
-    /// a node that no other group can better by more than a tie.
-    private mutating func cheapestOfAll(
-        work: Float, newTokens: Float, _ terms: CostTable.Request, rotation: Int
+    /// Group by group from the first node's on, first those whose bound is near the best bound: often the first look
+    /// finds a node that no other group can better by more than a tie. A scan leaves memory out, and so is never too
+    /// dear: what it finds is dearer for its memory, or is one of the best.
+    private mutating func cheapest(
+        allowed: Span<UInt64>, work: Float, newTokens: Float, _ terms: CostTable.Request, from first: Int
     ) -> Int? {
-        let groups = table.groupCount
+        let groups = min(table.groupCount, allowed.count)
         var bound = CostTable.closed
         for group in 0..<groups {
             groupLeast[group] = CostTable.closed
-            groupBound[group] = table.bound(group, work: work, terms)
-            bound = min(bound, groupBound[group])
+            let own = allowed[group] == 0 ? CostTable.closed : table.bound(group, work: work, terms)
+            groupBound[group] = own
+            bound = own < bound ? own : bound
         }
-        var (least, node) = (CostTable.closed, -1)
-        for candidate in known where candidate.cost < least { (least, node) = (candidate.cost, Int(candidate.node)) }
-        let good = limit(bound)
-        let start = rotation / CostTable.groupSize
+        var (knownLeast, node) = (CostTable.closed, -1)
+        for candidate in known where candidate.cost < knownLeast {
+            (knownLeast, node) = (candidate.cost, Int(candidate.node))
+        }
+        let addedTokens = newTokens + terms.expectedOutput
+        var least = knownLeast
+        for attempt in 0...Self.memoryLooksMax {
+            let isLast = attempt == Self.memoryLooksMax
+            if isLast {
+                least = knownLeast
+                for group in 0..<groups { groupLeast[group] = CostTable.closed }
+            }
+            scan(
+                allowed: allowed, work: work, addedTokens: isLast ? addedTokens : nil, terms, good: limit(bound),
+                start: first / CostTable.groupSize, &least)
+            guard least < CostTable.closed else { return nil }
+            // Whoever has some of the prompt goes before equals that have not.
+            if node >= 0, knownLeast <= limit(least) { return node }
+            guard let found = anyWithin(limit(least), from: first), !isLast else {
+                return anyWithin(limit(least), from: first)
+            }
+            let memory = table.memory(found, work: work, addedTokens: addedTokens, terms)
+            let (place, lane) = (found / CostTable.laneWidth, found % CostTable.laneWidth)
+            if costs[place][lane] + memory <= limit(least) { return found }
+            costs[place][lane] += memory
+            groupLeast[found / CostTable.groupSize] = table.least(group: found / CostTable.groupSize, of: costs)
+            least = knownLeast
+            for group in 0..<groups where groupLeast[group] < least { least = groupLeast[group] }
+        }
+        return nil
+    }
+
+    /// Nodes that are found short of memory one by one, before memory is counted for all.
+    private static let memoryLooksMax = 4
+
+    /// Scans groups that can better the least, or all with memory counted, until one is good.
+    private mutating func scan(
+        allowed: Span<UInt64>, work: Float, addedTokens: Float?, _ terms: CostTable.Request, good: Float, start: Int,
+        _ least: inout Float
+    ) {
+        let groups = min(table.groupCount, allowed.count)
         for isNear in [true, false] {
             for offset in 0..<groups where least > good {
                 let group = start + offset < groups ? start + offset : start + offset - groups
-                guard isNear ? groupBound[group] <= good : groupBound[group] > good else { continue }
-                guard groupBound[group] < least else { continue }
-                groupLeast[group] = table.costs(
-                    group: group, work: work, newTokens: newTokens, terms, into: &costs)
-                least = min(least, groupLeast[group])
+                let bound = groupBound[group]
+                if addedTokens == nil {
+                    guard (bound <= good) == isNear, bound < least else { continue }
+                } else {
+                    guard isNear, allowed[group] != 0 else { continue }
+                }
+                let lowest = table.costs(
+                    group: group, allowed: allowed[group], work: work, addedTokens: addedTokens, terms, into: &costs)
+                // Not again.
+                groupBound[group] = CostTable.closed
+                groupLeast[group] = lowest
+                least = lowest < least ? lowest : least
             }
         }
-        guard least < CostTable.closed else { return nil }
-        // Whoever has some of the prompt goes before equals that have not.
-        if node >= 0, known.contains(where: { Int($0.node) == node && $0.cost <= limit(least) }) { return node }
-        return anyWithin(limit(least), rotation: rotation)
     }
 
-    private func anyWithin(_ limit: Float, rotation: Int) -> Int? {
+    private func anyWithin(_ limit: Float, from first: Int) -> Int? {
         let groups = groupLeast.count
-        let first = rotation / CostTable.groupSize
+        let lanes = CostTable.groupSize / CostTable.laneWidth
+        let limits = CostTable.Lane(repeating: limit)
         for offset in 0..<groups {
-            let group = first + offset < groups ? first + offset : first + offset - groups
+            let start = first / CostTable.groupSize + offset
+            let group = start < groups ? start : start - groups
             guard groupLeast[group] <= limit else { continue }
-            let start = group * CostTable.groupSize
-            let size = min(CostTable.groupSize, costs.count - start)
-            var place = rotation % size
-            for _ in 0..<size {
-                if costs[start + place] <= limit { return start + place }
-                place = place + 1 == size ? 0 : place + 1
+            for turn in 0..<lanes {
+                let place = group * lanes + (first / CostTable.laneWidth + turn) % lanes
+                let cost = costs[place]
+                guard any(cost .<= limits) else { continue }
+                for turn in 0..<CostTable.laneWidth {
+                    let lane = (first + turn) % CostTable.laneWidth
+                    if cost[lane] <= limit { return place * CostTable.laneWidth + lane }
+                }
             }
         }
         return nil
     }
 
-    /// The same where only some nodes are candidates.
-    private mutating func cheapest(
-        _ request: RoutingRequest, among candidates: Span<Int32>, work: Float, terms: CostTable.Request,
-        loads: Span<NodeLoad>, rotation: Int, now: MonotonicTime
-    ) -> Int? {
-        let prompt = Float(max(1, request.promptTokens))
-        for group in 0..<table.groupCount {
-            _ = table.costs(group: group, work: work, newTokens: prompt, terms, into: &costs)
-        }
-        for candidate in known { costs[Int(candidate.node)] = candidate.cost }
-        var least = CostTable.closed
-        for position in 0..<candidates.count {
-            let node = Int(candidates[position])
-            if costs[node] < least, isAllowed(node, request, loads) { least = costs[node] }
-        }
-        guard least < CostTable.closed else {
-            return fallback(request, among: candidates, loads: loads, rotation: rotation, now: now)
-        }
-        let limit = limit(least)
-        var position = rotation
-        for _ in 0..<candidates.count {
-            let node = Int(candidates[position])
-            position = position + 1 == candidates.count ? 0 : position + 1
-            if costs[node] <= limit, isAllowed(node, request, loads) { return node }
-        }
-        return nil
-    }
-
-    private func isAllowed(_ node: Int, _ request: RoutingRequest, _ loads: Span<NodeLoad>) -> Bool {
-        !request.engines.isDisjoint(with: loads[node].engine) && !request.excluded.contains(node)
+    @inline(__always)
+    private static func isAllowed(_ node: Int, _ allowed: Span<UInt64>) -> Bool {
+        node >> 6 < allowed.count && allowed[node >> 6] >> UInt64(node & 63) & 1 == 1
     }
 
     /// All that are open are closed by the policy's own caution, slow start say: better a cautious node than none. One
     /// that will stop is not among them.
     private func fallback(
-        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, rotation: Int,
-        now: MonotonicTime
+        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, rotation: Int
     ) -> Int? {
         let node = cheapest(request, among: candidates, loads: loads, rotation: rotation) { load in
             load.endsAt == nil ? load.requests : Int64.max
@@ -248,28 +264,24 @@ struct PredictedCost: Policy {
 
     // MARK: Large fleets
 
-    private mutating func drawSample(_ candidates: Span<Int32>, _ winner: (first: Int, second: Int)) {
-        sampled.removeAll(keepingCapacity: true)
-        for _ in 0..<Self.sampleCount { sampled.append(candidates[random.below(candidates.count)]) }
-        if winner.first >= 0 { sampled.append(Int32(winner.first)) }
-        if winner.second >= 0 { sampled.append(Int32(winner.second)) }
-    }
-
-    private func best(
-        _ request: RoutingRequest, among sampled: ContiguousArray<Int32>, holders: Span<Int32>,
-        terms: CostTable.Request, work: Float, loads: Span<NodeLoad>, now: MonotonicTime
+    /// The cheapest of a sample, of the session's winners and of those that the decision knows more of; nil where none of
+    /// them is open.
+    private mutating func cheapestOfSample(
+        _ request: RoutingRequest, among candidates: Span<Int32>, allowed: Span<UInt64>,
+        _ winner: (first: Int, second: Int), terms: CostTable.Request, loads: Span<NodeLoad>
     ) -> Int? {
-        var best = -1
-        var least = CostTable.closed
-        for position in 0..<(sampled.count + holders.count) {
-            let node =
-                position < sampled.count ? Int(sampled[position]) : Int(holders[position - sampled.count])
-            guard isAllowed(node, request, loads) else { continue }
-            let cost = cost(node, request, terms: terms, cached: loads[node].prefixTokens)
-            if cost < least {
-                least = cost
-                best = node
+        var (best, least) = (-1, CostTable.closed)
+        for candidate in known where candidate.cost < least { (least, best) = (candidate.cost, Int(candidate.node)) }
+        for position in 0..<(Self.sampleCount + 2) {
+            let node: Int
+            switch position {
+            case Self.sampleCount: node = winner.first
+            case Self.sampleCount + 1: node = winner.second
+            default: node = Int(candidates[random.below(candidates.count)])
             }
+            guard node >= 0, Self.isAllowed(node, allowed), loads[node].prefixTokens == 0 else { continue }
+            let cost = cost(node, request, terms: terms, cached: 0)
+            if cost < least { (least, best) = (cost, node) }
         }
         return best < 0 ? nil : best
     }
@@ -286,22 +298,41 @@ struct PredictedCost: Policy {
 
     // MARK: Upkeep
 
-    private mutating func refresh(loads: Span<NodeLoad>, now: MonotonicTime) {
+    /// Brings a few figures up to date that only time changes. Called once for each decision, after it.
+    mutating func tick(loads: Span<NodeLoad>, now: MonotonicTime) {
         guard loads.count > 0 else { return }
         refreshNext = refreshNext + 1 < loads.count ? refreshNext + 1 : 0
         update(refreshNext, load: loads[refreshNext], now: now)
+        if table.groupCount > 1 { refreshGroup(nowMilliseconds: Self.milliseconds(now)) }
+    }
+
+    /// How long nodes are behind, for all of a small fleet; of a large one for a group at most, and only where ticks are
+    /// rare.
+    private mutating func refreshStale(nowMilliseconds: Int32) {
+        guard table.groupCount > 0 else { return }
+        let age = nowMilliseconds &- groupsRefreshed[groupNext]
+        if age > (table.groupCount == 1 ? 0 : Self.groupMillisecondsMax) || age < 0 {
+            refreshGroup(nowMilliseconds: nowMilliseconds)
+        }
+    }
+
+    private mutating func refreshGroup(nowMilliseconds: Int32) {
+        table.refresh(group: groupNext, nowMilliseconds: nowMilliseconds)
+        groupsRefreshed[groupNext] = nowMilliseconds
         groupNext = groupNext + 1 < table.groupCount ? groupNext + 1 : 0
-        table.refresh(group: groupNext, nowMilliseconds: Self.milliseconds(now))
     }
 
     mutating func resize(to count: Int) {
         table.resize(to: count)
         rendezvous.resize(to: count)
-        if costs.count > count { costs.removeLast(costs.count - count) }
-        while costs.count < count { costs.append(CostTable.closed) }
-        let groups = (count + CostTable.groupSize - 1) / CostTable.groupSize
+        let groups = table.groupCount
+        costs = ContiguousArray(
+            repeating: CostTable.Lane(repeating: CostTable.closed),
+            count: groups * CostTable.groupSize / CostTable.laneWidth)
         groupLeast = ContiguousArray(repeating: CostTable.closed, count: groups)
         groupBound = groupLeast
+        groupsRefreshed = ContiguousArray(repeating: 0, count: groups)
+        groupNext = 0
         known.reserveCapacity(2 * count + 1)
     }
 
