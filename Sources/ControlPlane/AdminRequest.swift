@@ -150,6 +150,34 @@ struct RequestFields {
         }
     }
 
+    /// A whole number within `range`.
+    func integer(_ name: String, in range: ClosedRange<Int>) throws(AdminFailure) -> Int? {
+        guard let value = members[name] else { return nil }
+        guard case .integer(let number) = value, let number = Int(exactly: number), range.contains(number) else {
+            throw AdminFailure(
+                .invalidRequest, "'\(name)' must be a whole number from \(range.lowerBound) to \(range.upperBound).")
+        }
+        return number
+    }
+
+    /// Seconds, whole or not, to the millisecond.
+    func seconds(_ name: String, in range: ClosedRange<Duration>) throws(AdminFailure) -> Duration? {
+        guard let value = members[name] else { return nil }
+        let seconds: Double?
+        switch value {
+        case .integer(let number): seconds = Double(number)
+        case .number(let number): seconds = number
+        default: seconds = nil
+        }
+        let bounds = Double(range.lowerBound.milliseconds) / 1_000...Double(range.upperBound.milliseconds) / 1_000
+        guard let seconds, bounds.contains(seconds) else {
+            throw AdminFailure(
+                .invalidRequest,
+                "'\(name)' must be seconds from \(bounds.lowerBound) to \(bounds.upperBound), as a number.")
+        }
+        return .milliseconds(Int64(seconds * 1_000))
+    }
+
     /// `rpm`, `tpm` and `concurrency` together.
     func limits() throws(AdminFailure) -> LimitsUpdate {
         LimitsUpdate(

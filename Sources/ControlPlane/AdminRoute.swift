@@ -40,7 +40,7 @@ package struct AdminRoute: Sendable {
         self.handler = handler
     }
 
-    package static let all: [AdminRoute] = health + orgs + ledger + keys + prices + nodes
+    package static let all: [AdminRoute] = health + orgs + ledger + keys + prices + nodes + sites
 
     /// Served without a token.
     package static let openPaths: Set<String> = ["/livez", "/readyz", "/metrics"]

@@ -5,9 +5,18 @@ package protocol GatewayControl: Sendable {
     /// Every configured node, in the order of the configuration.
     func nodes() async -> [NodeStatus]
 
+    /// All that is known of one node; nil where none is called so.
+    func detail(of node: NodeID) async -> NodeDetail?
+
+    /// Every configured site, in the order of the configuration.
+    func sites() async -> [SiteStatus]
+
     /// Stores the operator's word, so that every replica and every restart honours it.
     /// - Throws: ``OperatorFailure``: `notFound` for a node that is not configured, `storeUnavailable`.
-    func setCordoned(_ isCordoned: Bool, node: NodeID) async throws
+    func say(_ word: OperatorWord, of node: NodeID) async throws
+
+    /// The same of a site.
+    func say(_ word: OperatorWord, of site: SiteID) async throws
 
     /// Every name that a model is asked for by, ids and aliases, and the id that it stands for.
     func modelNames() async -> [String: ModelID]

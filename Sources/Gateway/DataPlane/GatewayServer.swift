@@ -192,8 +192,16 @@ package final class GatewayServer: Sendable {
 extension GatewayServer: GatewayControl {
     package func nodes() async -> [NodeStatus] { fleet.nodes() }
 
-    package func setCordoned(_ isCordoned: Bool, node: NodeID) async throws {
-        try await fleet.setCordoned(isCordoned, node: node)
+    package func detail(of node: NodeID) async -> NodeDetail? { fleet.detail(of: node) }
+
+    package func sites() async -> [SiteStatus] { fleet.sites() }
+
+    package func say(_ word: OperatorWord, of node: NodeID) async throws {
+        try await fleet.say(word, of: node)
+    }
+
+    package func say(_ word: OperatorWord, of site: SiteID) async throws {
+        try await fleet.say(word, of: site)
     }
 
     package func modelNames() async -> [String: ModelID] {

@@ -50,6 +50,9 @@ extension GatewayServer {
             let fleet = FleetService(
                 configuration: configuration, eventLoop: controlGroup.next(),
                 words: RedisOperatorWordStore(session: session), logger: logger,
+                onDrainEnded: { node in
+                    for loop in fleetLoops.withLock({ $0 }) { loop.execute { $0.endRequests(on: node) } }
+                },
                 onAddresses: { node, addresses in
                     for loop in fleetLoops.withLock({ $0 }) {
                         loop.execute { $0.updateAddresses(addresses, of: node) }
