@@ -134,6 +134,10 @@ struct RequestFields {
         return amount
     }
 
+    func requiredTexts(_ name: String) throws(AdminFailure) -> [String: String] {
+        try required(texts(name), name)
+    }
+
     func requiredMoney(_ name: String, minimum: NanoUSD) throws(AdminFailure) -> NanoUSD {
         try required(money(name, minimum: minimum), name)
     }
@@ -158,6 +162,22 @@ struct RequestFields {
                 .invalidRequest, "'\(name)' must be a whole number from \(range.lowerBound) to \(range.upperBound).")
         }
         return number
+    }
+
+    /// Texts by name, such as `{"public-id": "name-on-the-node"}`.
+    func texts(_ name: String) throws(AdminFailure) -> [String: String]? {
+        guard let value = members[name] else { return nil }
+        var texts: [String: String] = [:]
+        guard case .object(let members) = value else {
+            throw AdminFailure(.invalidRequest, "'\(name)' must be an object of strings.")
+        }
+        for (member, value) in members {
+            guard case .string(let text) = value else {
+                throw AdminFailure(.invalidRequest, "'\(name)' must be an object of strings.")
+            }
+            texts[member] = text
+        }
+        return texts
     }
 
     /// Seconds, whole or not, to the millisecond.
@@ -242,6 +262,8 @@ struct AdminRequest {
     let parameters: [String: String]
     let query: [String: String]
     let body: ByteBuffer
+    /// A node that registers itself, rather than an operator.
+    var isJoining = false
 
     /// - Throws: `not_found`, for what no grammar allows cannot exist.
     func identifier<Kind>(_ name: String) throws(AdminFailure) -> Identifier<Kind> {

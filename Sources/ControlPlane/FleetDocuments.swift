@@ -226,3 +226,32 @@ package struct SiteDocument: Codable, Sendable {
         rttMeasured = site.rttMeasured
     }
 }
+
+/// A node that was added or registered itself.
+package struct AdmissionDocument: Codable, Sendable {
+    package var id: String
+    /// `added` or `registered`.
+    package var origin: String
+    /// It was not there before.
+    package var created: Bool
+    /// How often it has to register again: three misses in a row, and it leaves.
+    @OrNull package var heartbeatSeconds: Double?
+
+    enum CodingKeys: String, CodingKey {
+        case id, origin, created
+        case heartbeatSeconds = "heartbeat_seconds"
+    }
+
+    init(_ admission: NodeAdmission) {
+        id = admission.id.rawValue
+        origin = admission.origin.rawValue
+        created = admission.isNew
+        heartbeatSeconds = admission.heartbeat.map { Double($0.milliseconds) / 1_000 }
+    }
+}
+
+/// A node that was removed.
+package struct RemovalDocument: Codable, Sendable {
+    package var id: String
+    package var removed = true
+}

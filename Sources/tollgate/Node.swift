@@ -11,7 +11,7 @@ import Darwin
 struct Node: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "The model servers behind the gateway.",
-        subcommands: [List.self, Show.self, Cordon.self, Uncordon.self, Drain.self]
+        subcommands: [List.self, Show.self, Cordon.self, Uncordon.self, Drain.self, Add.self, Remove.self]
     )
 
     struct List: ParsableCommand {
@@ -153,6 +153,7 @@ struct Node: ParsableCommand {
         let summary = node.summary
         var table = TextTable(.left("NODE"), .left(summary.id))
         table.add(["site", .init(summary.site)])
+        table.add(["origin", .init(summary.origin)])
         table.add(["url", .init(node.url)])
         table.add(["addresses", .init(node.addresses.joined(separator: ", "))])
         table.add(["engine", .init(summary.engine)])

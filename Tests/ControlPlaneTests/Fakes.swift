@@ -296,6 +296,15 @@ final class FakeGateway: GatewayControl {
         }
     }
 
+    func admit(_ proposal: NodeProposal, origin: NodeOrigin) async throws -> NodeAdmission {
+        guard proposal.id.rawValue != "austin-01" else { throw OperatorFailure(.alreadyExists, "It is there.") }
+        return NodeAdmission(id: proposal.id, origin: origin, isNew: true, heartbeat: proposal.heartbeat)
+    }
+
+    func remove(_ node: NodeID) async throws {
+        guard node.rawValue == "late" else { throw OperatorFailure(.notFound, "There is no node '\(node)'.") }
+    }
+
     func modelNames() async -> [String: ModelID] {
         let llama = ModelID(unchecked: "llama-3.1-8b")
         return ["llama-3.1-8b": llama, "gpt-4o-mini": llama, "bge": ModelID(unchecked: "bge")]

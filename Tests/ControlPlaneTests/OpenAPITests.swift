@@ -101,6 +101,9 @@ private struct AdminDescription {
         #expect(
             try names(NodeDetailDocument(NodeDetail(status: node)))
                 == schemas["Node"]?.union(schemas["NodeDetail"] ?? []))
+        let admission = NodeAdmission(id: node.id, origin: .added, isNew: true, heartbeat: nil)
+        #expect(try names(AdmissionDocument(admission)) == schemas["Admission"])
+        #expect(try names(RemovalDocument(id: "n")) == schemas["Removal"])
         #expect(try names(NodeReportDocument(NodeReportStatus())) == schemas["NodeReport"])
         let curtailment = Curtailment(permille: 400, startsAt: time, endsAt: nil)
         #expect(try names(CurtailmentDocument(curtailment)) == schemas["Curtailment"])

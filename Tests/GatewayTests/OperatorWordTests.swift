@@ -222,10 +222,11 @@ struct FleetWordTests {
             try await service.say(.restore(austin), of: austin)
             #expect(states(service) == [.ready])
             #expect(service.router.detail(of: a, now: .now())?.status.powerShare == 1)
-            try await service.say(
-                .curtail(austin, permille: 0, start: .zero, time: .milliseconds(30)), of: austin)
+            try await service.say(.curtail(austin, permille: 0, start: .zero, time: nil), of: austin)
             #expect(states(service) == [.curtailed])
             #expect(service.router.servableModels() == [])
+            // On a busy machine it may be over before it is read: another replica says it, and nobody looks in between.
+            words.hear(.curtail(austin, permille: 0, start: .zero, time: .milliseconds(30)))
             #expect(await eventually { states(service) == [.ready] })
             #expect(service.sites().map(\.curtailment) == [nil])
         }

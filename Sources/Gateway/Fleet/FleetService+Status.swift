@@ -76,7 +76,8 @@ extension FleetService {
         return NodeStatus(
             id: node.id, site: node.site, engine: node.engine, models: node.models.map(\.model), state: state,
             inflightRequests: status.inflightRequests, inflightTokens: status.inflightTokens,
-            prefillTokensPerSecond: status.prefillTokensPerSecond, firstTokenSeconds: status.firstTokenSeconds)
+            prefillTokensPerSecond: status.prefillTokensPerSecond, firstTokenSeconds: status.firstTokenSeconds,
+            origin: node.origin)
     }
 }
 
