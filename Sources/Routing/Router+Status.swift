@@ -46,10 +46,13 @@ extension Router {
     /// How long the least busy node that could take the request is behind, in seconds: what the admission queue asks.
     ///
     /// A node whose decode step nears the objective counts as a second behind at least, so that orgs beyond their share
-    /// wait; one at twice the objective as behind for good, since another request would slow all that it answers.
+    /// wait; one at twice the objective as behind for good, since another request would slow all that it answers. A node
+    /// with nothing to do is never behind: however slow, nobody is served sooner by waiting for it.
     /// Infinite where no node is open; 0 under a policy that predicts nothing, while one is.
+    ///
+    /// - Parameter enough: Whoever is behind by no more will do: others are not looked at then.
     package func leastWaitSeconds(
-        for request: RoutingRequest, stepSecondsMax: Double = 0.05, now: MonotonicTime
+        for request: RoutingRequest, stepSecondsMax: Double = 0.05, enough: Double = 0, now: MonotonicTime
     ) -> Double {
         guard let model = fleet.modelIndex(of: request.model) else { return .infinity }
         let excluded = request.excluded.isEmpty ? request.excluded : request.excluded.current(in: fleet)
@@ -58,8 +61,9 @@ extension Router {
             guard loads[index].isOpen, !request.engines.isDisjoint(with: loads[index].engine),
                 !excluded.contains(index)
             else { continue }
+            guard loads[index].requests > 0 else { return 0 }
             least = min(least, policy.waitSeconds(index, stepSecondsMax: stepSecondsMax, now: now))
-            if least <= 0 { break }
+            if least <= enough { break }
         }
         return least
     }

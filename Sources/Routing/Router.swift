@@ -48,6 +48,10 @@ package struct Router: Sendable {
     var lastHeardAt = MonotonicTime(nanoseconds: 0)
     /// The node whose queue the next decision looks after.
     private var tendNext = 0
+    /// Whether placements are explained (``explanation(_:)``): it costs a walk over all candidates.
+    package var isExplaining = false
+    /// By ticket, of requests in flight.
+    var explanations: [UInt64: RoutingExplanation] = [:]
     var gossipSender = GossipSender()
     var peers = PeerLoads()
 
@@ -96,7 +100,10 @@ package struct Router: Sendable {
             let chosen = Self.choose(
                 by: &policy, request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
         else { return .refuse(refusal(candidates, request)) }
-        return .dispatch(place(request, blocks: blocks, on: chosen, now: now))
+        let explanation = isExplaining ? explain(chosen, request, among: candidates, now: now) : nil
+        let assignment = place(request, blocks: blocks, on: chosen, now: now)
+        if let explanation { explanations[assignment.ticket] = explanation }
+        return .dispatch(assignment)
     }
 
     private mutating func place(
@@ -163,6 +170,7 @@ package struct Router: Sendable {
     /// The request is over, on this node at least: its work leaves the books.
     package mutating func finished(_ assignment: Assignment, outcome: RoutingOutcome, now: MonotonicTime) {
         guard let entry = inflight.entry(assignment.ticket) else { return }
+        if !explanations.isEmpty { explanations[assignment.ticket] = nil }
         let node = entry.attempt.nodeIndex
         guard isCurrent(node, entry.generation) else {
             _ = inflight.remove(assignment.ticket)

@@ -270,13 +270,10 @@ struct ConfigurationTests {
     }
 
     private static let notBuilt: [(String, String)] = [
-        ("queue: { requests: 1 }", "queue: queueing for capacity is not built yet"),
         ("webhooks: []", "webhooks: sending webhooks is not built yet"),
         ("discovery: {}", "discovery: discovering nodes is not built yet"),
         ("join_token: x", "join_token: registering of nodes by themselves is not built yet"),
         ("leases: { enabled: true }", "leases.enabled: leases are not built yet: write false"),
-        ("routing: { objective: { ttft: 2s } }", "routing.objective: routing by objective is not built yet"),
-        ("routing: { explain_header: false }", "routing.explain_header: explaining a route is not built yet"),
         ("redis: { url: rediss://x }", "redis.url: the Redis URL's scheme rediss:// is not built yet"),
     ]
 

@@ -186,25 +186,29 @@ extension Exchange {
         guard mayAttempt else { return fallBack(or: failure ?? Failure(RoutingRefusal.allUnhealthy)) }
         let now = MonotonicTime.now()
         let request = routingRequest(scanned, model, key.org)
-        let decision = loop.services.router.decide(request, blocks: loop.promptBlocks, now: now)
-        switch decision {
-        case .refuse(.allAtConcurrency): perform(machine.refused(failure ?? Failure(.allAtConcurrency)))
-        case .refuse(let refusal): fallBack(or: failure ?? Failure(refusal))
-        case .dispatch(let assignment):
-            // A node that joined after this request's snapshot was taken is left to younger requests.
-            guard let spec = snapshot.fleet.node(assignment), let node = snapshot.nodes[spec.id],
-                let pool = loop.pool(of: spec.id), let name = node.names[model.id]
-            else {
-                loop.services.router.finished(assignment, outcome: .aborted, now: now)
-                tried.insert(assignment.nodeIndex, generation: assignment.generation)
-                if tried.count < NodeSet.capacity { return route() }
-                return perform(machine.refused(Failure(RoutingRefusal.allUnhealthy)))
-            }
-            self.assignment = assignment
-            self.node = node
+        follow(
+            loop.services.router.admit(
+                request, blocks: loop.promptBlocks, asking: admissionRequest(request, key, now: now), seat: seat,
+                waiter: AdmissionWaiter(self), now: now))
+    }
+
+    /// The router has placed the request on a node.
+    func dispatch(_ assignment: Assignment) {
+        guard let model else { return }
+        // A node that joined after this request's snapshot was taken is left to younger requests.
+        guard let spec = snapshot.fleet.node(assignment), let node = snapshot.nodes[spec.id],
+            let pool = loop.pool(of: spec.id), let name = node.names[model.id]
+        else {
+            loop.services.router.finished(assignment, outcome: .aborted, now: MonotonicTime.now())
             tried.insert(assignment.nodeIndex, generation: assignment.generation)
-            dispatch(to: node, pool: pool, modelName: name)
+            if tried.count < NodeSet.capacity { return route() }
+            return perform(machine.refused(Failure(RoutingRefusal.allUnhealthy)))
         }
+        self.assignment = assignment
+        self.node = node
+        tried.insert(assignment.nodeIndex, generation: assignment.generation)
+        explain(assignment)
+        dispatch(to: node, pool: pool, modelName: name)
     }
 
     private func dispatch(to node: NodeEntry, pool: UpstreamPool, modelName: String) {
@@ -314,7 +318,7 @@ extension Failure {
         switch refusal {
         case .allAtConcurrency:
             self.init(
-                .noCapacity, "All nodes that serve this model are busy. Please retry.", source: .gateway,
+                .saturated, "All nodes that serve this model are busy. Please retry.", source: .gateway,
                 retry: .after(milliseconds: 1_000))
         case .modelNotServed, .allUnhealthy, .allCordoned:
             self.init(

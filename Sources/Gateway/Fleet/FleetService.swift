@@ -60,6 +60,7 @@ package final class FleetService: Sendable {
         self.router = SharedRouter(
             Router(
                 fleet: FleetSnapshot(nodes: configuration.nodeSpecs), policy: configuration.routing.policy, seed: seed))
+        router.configure(configuration, logger: logger)
         var state = FleetState()
         _ = state.configured(configuration.nodes, now: .now())
         self.state = Mutex(state)
@@ -91,6 +92,7 @@ package final class FleetService: Sendable {
             for node in moved { router.serverReplaced(node) }
             return (next, moved)
         }
+        router.configure(configuration, logger: logger)
         for node in configuration.nodes {
             let addresses = addresses(of: node.id)
             if !addresses.isEmpty { onAddresses(node.id, addresses) }

@@ -49,6 +49,11 @@ struct AnyPolicy: Sendable {
         return predictedCost.waitSeconds(node, stepSecondsMax: stepSecondsMax, now: now)
     }
 
+    /// What a node costs a request; nil where the policy does not predict it.
+    func costTerms(_ node: Int, _ request: RoutingRequest, load: NodeLoad, now: MonotonicTime) -> CostTerms? {
+        name == .predictedCost ? predictedCost.costTerms(node, request, load: load, now: now) : nil
+    }
+
     mutating func choose(
         _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, holders: Span<Int32>,
         rotation: Int, now: MonotonicTime

@@ -86,7 +86,7 @@ struct PredictedCost: Policy {
         newTokens * (1 + (cachedTokens + newTokens / 2) / weights.attentionTokens)
     }
 
-    private func terms(of request: RoutingRequest, now: MonotonicTime) -> CostTable.Request {
+    func terms(of request: RoutingRequest, now: MonotonicTime) -> CostTable.Request {
         let output = Double(max(0, request.expectedOutputTokens))
         let queued = fleetMeans.queuedPerNode
         return CostTable.Request(
