@@ -25,11 +25,13 @@ package struct NodeSpec: Hashable, Sendable {
     package let rttNanoseconds: Int64
     /// Tokens that its KV cache holds, until it reports better.
     package let kvCapacityTokens: Int
+    /// Of its site; nil where that has none.
+    package let region: String?
 
     /// - Parameter kvCapacityTokens: nil takes its class's (``SpeedClass/kvCapacityTokens(of:)``).
     package init(
         id: NodeID, site: SiteID, engine: Engine, speedClass: String, models: [ServedModel], maxConcurrency: Int,
-        rttNanoseconds: Int64, kvCapacityTokens: Int? = nil
+        rttNanoseconds: Int64, kvCapacityTokens: Int? = nil, region: String? = nil
     ) {
         self.id = id
         self.site = site
@@ -38,6 +40,7 @@ package struct NodeSpec: Hashable, Sendable {
         self.models = models
         self.maxConcurrency = maxConcurrency
         self.rttNanoseconds = rttNanoseconds
+        self.region = region
         self.kvCapacityTokens = kvCapacityTokens.map { max(1, $0) } ?? SpeedClass.kvCapacityTokens(of: speedClass)
     }
 }
@@ -72,6 +75,8 @@ package struct FleetSnapshot: Sendable {
     private let modelIndexes: [ModelID: Int]
     /// By model index: the nodes that serve it, ascending.
     private let servers: [ContiguousArray<Int32>]
+    /// The same, of one region alone.
+    private let serversByRegion: [String: [ContiguousArray<Int32>]]
     /// In the order in which the operator listed them.
     private let order: [Int]
 
@@ -120,6 +125,7 @@ package struct FleetSnapshot: Sendable {
 
         var modelIndexes: [ModelID: Int] = [:]
         var servers: [ContiguousArray<Int32>] = []
+        let regions = Set(slots.compactMap { $0?.region })
         for (index, node) in slots.enumerated() {
             for served in node?.models ?? [] {
                 let model = modelIndexes[served.model] ?? servers.count
@@ -138,6 +144,10 @@ package struct FleetSnapshot: Sendable {
         self.indexByNode = indexByNode
         self.modelIndexes = modelIndexes
         self.servers = servers
+        serversByRegion = Dictionary(
+            uniqueKeysWithValues: regions.map { region in
+                (region, servers.map { $0.filter { slots[Int($0)]?.region == region } })
+            })
         self.order = nodes.compactMap { seen.insert($0.id).inserted ? indexByNode[$0.id] : nil }
     }
 
@@ -159,6 +169,12 @@ package struct FleetSnapshot: Sendable {
 
     /// Indexes of the nodes that serve a model, ascending.
     package func servers(ofModelIndex index: Int) -> ContiguousArray<Int32> { servers[index] }
+
+    /// The same within a region; nil is anywhere.
+    package func servers(ofModelIndex index: Int, in region: String?) -> ContiguousArray<Int32> {
+        guard let region else { return servers[index] }
+        return serversByRegion[region]?[index] ?? []
+    }
 
     /// Every model that some node serves, sorted.
     package var models: [ModelID] { modelIndexes.keys.sorted() }

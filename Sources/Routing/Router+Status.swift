@@ -24,20 +24,21 @@ extension Router {
     }
 
     /// The models that at least one node would take now, sorted; nodes at their concurrency count, since that passes.
-    package func servableModels() -> [ModelID] {
+    package func servableModels(in region: String? = nil) -> [ModelID] {
         fleet.models.filter { model in
             guard let index = fleet.modelIndex(of: model) else { return false }
-            return fleet.servers(ofModelIndex: index).contains { loads[Int($0)].takesRequests }
+            return fleet.servers(ofModelIndex: index, in: region).contains { loads[Int($0)].takesRequests }
         }
     }
 
     /// Whether a node outside `excluded` takes requests for the model; one at its concurrency counts, since that passes.
     package func takesRequests(
-        _ model: ModelID, on engines: EngineSet = .all, excluding excluded: NodeSet = NodeSet()
+        _ model: ModelID, on engines: EngineSet = .all, excluding excluded: NodeSet = NodeSet(),
+        in region: String? = nil
     ) -> Bool {
         guard let index = fleet.modelIndex(of: model) else { return false }
         let excluded = excluded.isEmpty ? excluded : excluded.current(in: fleet)
-        return fleet.servers(ofModelIndex: index).contains {
+        return fleet.servers(ofModelIndex: index, in: region).contains {
             loads[Int($0)].takesRequests && !engines.isDisjoint(with: loads[Int($0)].engine)
                 && !excluded.contains(Int($0))
         }
@@ -57,7 +58,7 @@ extension Router {
         guard let model = fleet.modelIndex(of: request.model) else { return .infinity }
         let excluded = request.excluded.isEmpty ? request.excluded : request.excluded.current(in: fleet)
         var least = Double.infinity
-        for index in fleet.servers(ofModelIndex: model).lazy.map({ Int($0) }) {
+        for index in fleet.servers(ofModelIndex: model, in: request.region).lazy.map({ Int($0) }) {
             guard loads[index].isOpen, !request.engines.isDisjoint(with: loads[index].engine),
                 !excluded.contains(index)
             else { continue }

@@ -89,7 +89,8 @@ package struct Router: Sendable {
         if !request.excluded.isEmpty { request.excluded = request.excluded.current(in: fleet) }
         if request.session == 0, !blocks.isEmpty { request.session = blocks[min(1, blocks.count - 1)] }
         guard !inflight.isFull else { return .refuse(.allAtConcurrency) }
-        let candidates = fleet.servers(ofModelIndex: model)
+        let candidates = fleet.servers(ofModelIndex: model, in: request.region)
+        guard !candidates.isEmpty else { return .refuse(.regionNotServed) }
         let rotation = random.below(candidates.count)
         lastHeardAt = now
         indexPlaced()

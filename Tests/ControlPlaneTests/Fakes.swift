@@ -142,6 +142,22 @@ final class FakeOperatorStore: OperatorStore {
         }
     }
 
+    func setRegion(_ region: String?, of id: OrgID) async throws(OperatorFailure) -> OrgSummary {
+        try access { state throws(OperatorFailure) in
+            _ = try Self.org(id, in: state)
+            state.orgs[id]?.region = region
+            return try Self.org(id, in: state)
+        }
+    }
+
+    func setRegion(_ region: String?, of id: KeyID) async throws(OperatorFailure) -> KeySummary {
+        try access { state throws(OperatorFailure) in
+            _ = try Self.key(id, in: state)
+            state.keys[id]?.region = region
+            return try Self.key(id, in: state)
+        }
+    }
+
     func prices() async throws(OperatorFailure) -> [PriceEntry] {
         try access { state throws(OperatorFailure) in state.prices.values.sorted { $0.model < $1.model } }
     }
@@ -236,6 +252,8 @@ final class FakeGateway: GatewayControl {
             if isCordoned { cordoned.insert(node) } else { cordoned.remove(node) }
         }
     }
+
+    func regions() async -> [String] { ["eu", "us-tx"] }
 
     func modelNames() async -> [String: ModelID] {
         let llama = ModelID(unchecked: "llama-3.1-8b")

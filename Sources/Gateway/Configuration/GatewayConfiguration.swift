@@ -251,7 +251,7 @@ package struct RetryConfiguration: Hashable, Sendable {
 }
 
 package struct RoutingConfiguration: Hashable, Sendable {
-    package static let policyDefault = RoutingPolicy.leastTokens
+    package static let policyDefault = RoutingPolicy.predictedCost
 
     package var policy: RoutingPolicy
     package var objective = RoutingObjective()

@@ -314,15 +314,22 @@ extension Failure {
         }
     }
 
-    init(_ refusal: RoutingRefusal) {
+    /// - Parameter region: Where the request must stay; nil is anywhere.
+    init(_ refusal: RoutingRefusal, model: ModelID? = nil, region: String? = nil) {
         switch refusal {
+        case .regionNotServed:
+            self.init(
+                .modelNotFound,
+                "The model '\(model?.rawValue ?? "")' is not served in the region '\(region ?? "")', to which this key or its organization is pinned. Use another model, or ask your provider.",
+                parameter: "model", source: .gateway, retry: .never)
         case .allAtConcurrency:
             self.init(
                 .saturated, "All nodes that serve this model are busy. Please retry.", source: .gateway,
                 retry: .after(milliseconds: 1_000))
         case .modelNotServed, .allUnhealthy, .allCordoned:
             self.init(
-                .noCapacity, "No node that serves this model is available at the moment. Please retry.",
+                .noCapacity,
+                "No node that serves this model\(region.map { " in the region '\($0)'" } ?? "") is available at the moment. Please retry.",
                 source: .gateway, retry: .after(milliseconds: 2_000))
         }
     }

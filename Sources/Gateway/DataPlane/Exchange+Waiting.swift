@@ -33,7 +33,7 @@ extension Exchange {
             perform(machine.queued())
         case .refused(let refusal):
             seat = nil
-            fallBack(or: failure ?? Failure(refusal))
+            fallBack(or: failure ?? Failure(refusal, model: model?.id, region: key?.region))
         case .rejected(let rejection):
             seat = nil
             loop.metrics.count(rejection.cause == .full ? .queueRefusedFull : .queueRefusedLate)

@@ -112,12 +112,15 @@ package final class SharedRouter: Sendable {
 
     /// Whether a node outside `excluded` takes requests for the model now.
     package func takesRequests(
-        _ model: ModelID, on engines: EngineSet = .all, excluding excluded: NodeSet = NodeSet()
+        _ model: ModelID, on engines: EngineSet = .all, excluding excluded: NodeSet = NodeSet(),
+        in region: String? = nil
     ) -> Bool {
-        router.withLock { $0.takesRequests(model, on: engines, excluding: excluded) }
+        router.withLock { $0.takesRequests(model, on: engines, excluding: excluded, in: region) }
     }
 
-    package func servableModels() -> [ModelID] { router.withLock { $0.servableModels() } }
+    package func servableModels(in region: String? = nil) -> [ModelID] {
+        router.withLock { $0.servableModels(in: region) }
+    }
 
     package var inflightCount: Int { router.withLock { $0.inflightCount } }
 }

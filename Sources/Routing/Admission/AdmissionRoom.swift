@@ -78,17 +78,18 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
             if isBack, let seat { left(seat, now: now) }
             return .refused(refusal)
         }
-        if lanes[lane] == nil { open(lane) }
+        // Found once: the usual request goes straight on from here.
+        let place = lanes.index(forKey: lane) ?? open(lane)
         if isBack, let seat {
             guard wait < limits.waitSecondsMax else {
                 return .waits(comeBack(request, blocks, asking, seat, waiter, now))
             }
-            return place(request, blocks, asking, seat, waiter, &router, now)
+            return placed(request, blocks, asking, seat, waiter, &router, now)
         }
-        if let seconds = lanes[lane]?.service.mean { lanes[lane]?.queue.serviceTakes(seconds: seconds) }
+        if let seconds = lanes.values[place].service.mean { lanes.values[place].queue.serviceTakes(seconds: seconds) }
         let seat = AdmissionSeat(lane: lane, org: asking.org, cost: asking.cost, phase: .placed(since: now))
-        switch lanes[lane]?.queue.arrived(asking, leastWaitSeconds: wait, now: now) {
-        case .dispatch: return place(request, blocks, asking, seat, waiter, &router, now)
+        switch lanes.values[place].queue.arrived(asking, leastWaitSeconds: wait, now: now) {
+        case .dispatch: return placed(request, blocks, asking, seat, waiter, &router, now)
         case .wait(let ticket, let evicted):
             for ticket in evicted { evict(ticket, of: lane, now: now, turns: &turns) }
             let id = note(
@@ -107,17 +108,17 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
             let predicted = lanes[lane]?.queue.waitSeconds(for: asking, now: now) ?? 0
             let isLate = predicted > asking.deadline.seconds(since: now)
             return .rejected(AdmissionRejection(cause: isLate ? .late : .full, retryAfterSeconds: seconds))
-        case nil: return .refused(.allUnhealthy)
         }
     }
 
-    private mutating func open(_ lane: AdmissionLane) {
+    private mutating func open(_ lane: AdmissionLane) -> Dictionary<AdmissionLane, Lane>.Index {
         if lanes.count >= Self.idleLanesMax { lanes = lanes.filter { !($0.value.isEmpty && $0.value.queue.isIdle) } }
         lanes[lane] = Lane(queue: AdmissionQueue(limits: limits))
+        return lanes.index(forKey: lane) ?? lanes.startIndex
     }
 
     /// A request that was let in goes to a node.
-    private mutating func place(
+    private mutating func placed(
         _ request: RoutingRequest, _ blocks: Span<UInt64>, _ asking: AdmissionRequest, _ seat: AdmissionSeat,
         _ waiter: Waiter, _ router: inout Router, _ now: MonotonicTime
     ) -> RoomOutcome {
@@ -198,8 +199,9 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
     package mutating func left(_ seat: AdmissionSeat, isAnswered: Bool = false, now: MonotonicTime) {
         switch seat.phase {
         case .placed(let since):
-            lanes[seat.lane]?.queue.ended(seat.org, cost: seat.cost)
-            if isAnswered { lanes[seat.lane]?.service.add(max(0, now.seconds(since: since))) }
+            guard let place = lanes.index(forKey: seat.lane) else { return }
+            lanes.values[place].queue.ended(seat.org, cost: seat.cost)
+            if isAnswered { lanes.values[place].service.add(max(0, now.seconds(since: since))) }
         case .waiting(let id):
             guard let request = waiting[id] else { return }
             if request.ticket == nil { lanes[seat.lane]?.queue.ended(seat.org, cost: seat.cost) }
@@ -241,7 +243,9 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
 
     /// Why no node takes the request, now or soon; nil where one would once it has room.
     func refusal(of request: RoutingRequest, router: inout Router, now: MonotonicTime) -> RoutingRefusal? {
-        guard !router.takesRequests(request.model, on: request.engines, excluding: request.excluded),
+        guard
+            !router.takesRequests(
+                request.model, on: request.engines, excluding: request.excluded, in: request.region),
             case .refuse(let refusal) = router.decide(request, now: now), refusal != .allAtConcurrency
         else { return nil }
         return refusal

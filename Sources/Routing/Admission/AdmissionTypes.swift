@@ -70,15 +70,19 @@ package struct AdmissionLimits: Hashable, Sendable {
 package struct AdmissionLane: Hashable, Sendable {
     let model: ModelID
     let engines: EngineSet
+    let region: String?
 
     init(_ request: RoutingRequest) {
         model = request.model
         engines = request.engines
+        region = request.region
     }
 
     /// Any request of it, for what the router is asked of all alike.
     var probe: RoutingRequest {
-        RoutingRequest(model: model, promptTokens: 1, expectedOutputTokens: 1, engines: engines)
+        var probe = RoutingRequest(model: model, promptTokens: 1, expectedOutputTokens: 1, engines: engines)
+        probe.region = region
+        return probe
     }
 }
 

@@ -64,7 +64,7 @@ struct PredictedCost: Policy {
         if candidates.count > Self.fullScanMax {
             drawSample(candidates, winner)
             if let node = best(
-                request, among: sampled, holders: holders, terms: terms, work: work, loads: loads,
+                request, among: sampled, of: candidates, holders: holders, terms: terms, work: work, loads: loads,
                 now: now)
             {
                 return node
@@ -256,7 +256,8 @@ struct PredictedCost: Policy {
     }
 
     private func best(
-        _ request: RoutingRequest, among sampled: ContiguousArray<Int32>, holders: Span<Int32>,
+        _ request: RoutingRequest, among sampled: ContiguousArray<Int32>, of candidates: Span<Int32>,
+        holders: Span<Int32>,
         terms: CostTable.Request, work: Float, loads: Span<NodeLoad>, now: MonotonicTime
     ) -> Int? {
         var best = -1
@@ -264,7 +265,8 @@ struct PredictedCost: Policy {
         for position in 0..<(sampled.count + holders.count) {
             let node =
                 position < sampled.count ? Int(sampled[position]) : Int(holders[position - sampled.count])
-            guard isAllowed(node, request, loads) else { continue }
+            // Holders and rendezvous winners may be nodes that do not serve the model, or stand elsewhere.
+            guard isAllowed(node, request, loads), candidates.contains(Int32(node)) else { continue }
             let cost = cost(node, request, terms: terms, cached: loads[node].prefixTokens)
             if cost < least {
                 least = cost
@@ -308,5 +310,17 @@ struct PredictedCost: Policy {
     /// Of a clock that wraps after 24 days.
     static func milliseconds(_ time: MonotonicTime) -> Int32 {
         Int32(truncatingIfNeeded: time.nanoseconds / 1_000_000)
+    }
+}
+
+extension Span<Int32> {
+    /// Of ascending elements.
+    fileprivate func contains(_ element: Int32) -> Bool {
+        var (low, high) = (0, count)
+        while low < high {
+            let middle = (low + high) / 2
+            if self[middle] < element { low = middle + 1 } else { high = middle }
+        }
+        return low < count && self[low] == element
     }
 }
