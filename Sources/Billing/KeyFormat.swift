@@ -132,6 +132,11 @@ package struct KeyRecord: Hashable, Sendable {
     package var isOrgSuspended: Bool
     /// What the key may use, by id; nil for every model.
     package var models: Set<ModelID>?
+    /// Where its requests must stay, by its own record and by its org's; nil is anywhere.
+    package var keyRegion: String?
+    package var orgRegion: String?
+    /// Where its requests must stay; nil is anywhere. Where both are named they must agree.
+    package var region: String? { keyRegion ?? orgRegion }
 
     package init(
         id: KeyID, org: OrgID, digest: [UInt8], pepperID: String, lastFour: String, isActive: Bool,

@@ -36,6 +36,8 @@ package struct OrgSummary: Hashable, Sendable {
     package var available: NanoUSD
     package var limits: Limits
     package var keysMax: Int
+    /// Where its requests must stay; nil is anywhere.
+    package var region: String?
     package var createdAt: WallTime
 
     package init(
@@ -67,6 +69,8 @@ package struct KeySummary: Hashable, Sendable {
     package var limits: Limits
     /// All that it may use; nil for every model.
     package var models: Set<ModelID>?
+    /// Where its requests must stay; nil is wherever its org's may go.
+    package var region: String?
     package var createdAt: WallTime
 
     package init(

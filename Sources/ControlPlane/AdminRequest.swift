@@ -231,6 +231,23 @@ struct RequestFields {
         }
     }
 
+    /// A region of the configuration's sites, or null for anywhere.
+    ///
+    /// - Parameter known: The regions of the configuration: a misspelt one would shut its customer out.
+    func region(_ name: String, known: [String]) throws(AdminFailure) -> Change<String> {
+        switch members[name] {
+        case nil: return .keep
+        case .null: return .unlimited
+        case .string(let text) where known.contains(text): return .set(text)
+        case .string(let text):
+            throw AdminFailure(
+                .invalidRequest,
+                "No site is in a region '\(Self.printable(text))'; configured are \(known.isEmpty ? "none" : known.joined(separator: ", "))."
+            )
+        default: throw AdminFailure(.invalidRequest, "'\(name)' must be a region of a site, or null for anywhere.")
+        }
+    }
+
     private static func unknownModel(_ text: String, known: [String: ModelID]) -> AdminFailure {
         let ids = Set(known.values).sorted().map(\.rawValue)
         let shown = ids.prefix(modelsShownMax).joined(separator: ", ") + (ids.count > modelsShownMax ? ", ..." : "")

@@ -56,10 +56,12 @@ package struct OrgDocument: Codable, Sendable {
     @OrNull package var tpm: Int?
     @OrNull package var concurrency: Int?
     package var keysMax: Int
+    /// Null for anywhere.
+    @OrNull package var region: String?
     package var createdAt: String
 
     enum CodingKeys: String, CodingKey {
-        case id, name, status, rpm, tpm, concurrency
+        case id, name, status, rpm, tpm, concurrency, region
         case balance = "balance_nanousd"
         case creditLimit = "credit_limit_nanousd"
         case reserved = "reserved_nanousd"
@@ -84,6 +86,7 @@ package struct OrgDocument: Codable, Sendable {
         tpm = org.limits.tokensPerMinute
         concurrency = org.limits.concurrency
         keysMax = org.keysMax
+        region = org.region
         createdAt = org.createdAt.rfc3339
     }
 }
@@ -100,10 +103,12 @@ package struct KeyDocument: Codable, Sendable {
     @OrNull package var concurrency: Int?
     /// Sorted; null for every model.
     @OrNull package var models: [String]?
+    /// Null for wherever the org's may go.
+    @OrNull package var region: String?
     package var createdAt: String
 
     enum CodingKeys: String, CodingKey {
-        case id, org, name, last4, status, rpm, tpm, concurrency, models
+        case id, org, name, last4, status, rpm, tpm, concurrency, models, region
         case createdAt = "created_at"
     }
 
@@ -117,6 +122,7 @@ package struct KeyDocument: Codable, Sendable {
         tpm = key.limits.tokensPerMinute
         concurrency = key.limits.concurrency
         models = key.models.map { $0.sorted().map(\.rawValue) }
+        region = key.region
         createdAt = key.createdAt.rfc3339
     }
 }

@@ -35,6 +35,10 @@ package protocol OperatorStore: Sendable {
     ) async throws(OperatorFailure) -> KeySummary
     func revokeKey(_ id: KeyID) async throws(OperatorFailure) -> KeySummary
 
+    /// Where the requests of an org or a key must stay; nil is anywhere.
+    func setRegion(_ region: String?, of id: OrgID) async throws(OperatorFailure) -> OrgSummary
+    func setRegion(_ region: String?, of id: KeyID) async throws(OperatorFailure) -> KeySummary
+
     func prices() async throws(OperatorFailure) -> [PriceEntry]
     /// Rates in nano-dollars per million tokens.
     func setPrice(

@@ -30,6 +30,7 @@ package struct Failure: Error, Hashable, Sendable {
         case storeUnavailable
         case journalUnavailable
         case draining
+        case saturated
         case noCapacity
         case upstreamRejected
         case upstreamInvalid

@@ -29,6 +29,9 @@ package protocol GatewayControl: Sendable {
     /// Every name that a model is asked for by, ids and aliases, and the id that it stands for.
     func modelNames() async -> [String: ModelID]
 
+    /// The regions that sites are in, sorted.
+    func regions() async -> [String]
+
     /// The Prometheus text of every shard, summed now.
     func metricsText() async -> String
 

@@ -19,7 +19,7 @@ package enum ErrorEnvelope {
         case .bodyTooLarge: 413
         case .unsupportedMediaType: 415
         case .failedKeyLimit, .requestTooLargeForLimit, .rateLimitRequests, .rateLimitTokens, .rateLimitConcurrency,
-            .insufficientQuota:
+            .insufficientQuota, .saturated:
             429
         case .headersTooLarge: 431
         case .clientClosed: 499
@@ -44,8 +44,8 @@ package enum ErrorEnvelope {
         case .requestTooLargeForLimit, .rateLimitTokens: "tokens"
         case .failedKeyLimit, .rateLimitRequests, .rateLimitConcurrency: "requests"
         case .insufficientQuota: "insufficient_quota"
-        case .keyStoreUnavailable, .overloadedBuffers, .storeUnavailable, .journalUnavailable, .draining, .noCapacity,
-            .upstreamInvalid, .upstreamUnavailable, .upstreamTimeout, .internalError:
+        case .keyStoreUnavailable, .overloadedBuffers, .storeUnavailable, .journalUnavailable, .draining, .saturated,
+            .noCapacity, .upstreamInvalid, .upstreamUnavailable, .upstreamTimeout, .internalError:
             "server_error"
         }
     }
@@ -65,7 +65,7 @@ package enum ErrorEnvelope {
         case .orgSuspended: "org_suspended"
         case .bodyTooLarge: "request_too_large"
         case .requestTimeout: "request_timeout"
-        case .overloadedBuffers, .noCapacity: "overloaded"
+        case .overloadedBuffers, .saturated, .noCapacity: "overloaded"
         case .invalidJSON: "invalid_json"
         case .invalidRequest: "invalid_request"
         case .modelNotFound: "model_not_found"

@@ -18,7 +18,7 @@ extension Endpoint {
         case .modelNotFound, .noCapacity: isInference || descriptor.takesArgument
         case .overloadedBuffers, .invalidJSON, .invalidRequest, .requestTooLargeForLimit, .rateLimitRequests,
             .rateLimitTokens, .rateLimitConcurrency, .insufficientQuota, .storeUnavailable, .upstreamRejected,
-            .upstreamInvalid, .upstreamUnavailable, .upstreamTimeout:
+            .upstreamInvalid, .upstreamUnavailable, .upstreamTimeout, .saturated:
             isInference
         case .contextLengthExceeded, .journalUnavailable: isInference && descriptor.isCharged
         }

@@ -25,11 +25,13 @@ package struct NodeSpec: Hashable, Sendable {
     package let rttNanoseconds: Int64
     /// Tokens that its KV cache holds, until it reports better.
     package let kvCapacityTokens: Int
+    /// Of its site; nil where that has none.
+    package let region: String?
 
     /// - Parameter kvCapacityTokens: nil takes its class's (``SpeedClass/kvCapacityTokens(of:)``).
     package init(
         id: NodeID, site: SiteID, engine: Engine, speedClass: String, models: [ServedModel], maxConcurrency: Int,
-        rttNanoseconds: Int64, kvCapacityTokens: Int? = nil
+        rttNanoseconds: Int64, kvCapacityTokens: Int? = nil, region: String? = nil
     ) {
         self.id = id
         self.site = site
@@ -38,6 +40,7 @@ package struct NodeSpec: Hashable, Sendable {
         self.models = models
         self.maxConcurrency = maxConcurrency
         self.rttNanoseconds = rttNanoseconds
+        self.region = region
         self.kvCapacityTokens = kvCapacityTokens.map { max(1, $0) } ?? SpeedClass.kvCapacityTokens(of: speedClass)
     }
 }
@@ -75,6 +78,9 @@ package struct FleetSnapshot: Sendable {
     /// The same as a bit for each index, 64 a word; and the nodes of each engine, by the place of its bit in ``EngineSet``.
     private let serverWords: [ContiguousArray<UInt64>]
     private let engineWords: [ContiguousArray<UInt64>]
+    /// The same, of one region alone.
+    private let serversByRegion: [String: [ContiguousArray<Int32>]]
+    private let regionWords: [String: ContiguousArray<UInt64>]
     /// In the order in which the operator listed them.
     private let order: [Int]
 
@@ -123,6 +129,7 @@ package struct FleetSnapshot: Sendable {
 
         var modelIndexes: [ModelID: Int] = [:]
         var servers: [ContiguousArray<Int32>] = []
+        let regions = Set(slots.compactMap { $0?.region })
         for (index, node) in slots.enumerated() {
             for served in node?.models ?? [] {
                 let model = modelIndexes[served.model] ?? servers.count
@@ -151,6 +158,15 @@ package struct FleetSnapshot: Sendable {
         self.indexByNode = indexByNode
         self.modelIndexes = modelIndexes
         self.servers = servers
+        serversByRegion = Dictionary(
+            uniqueKeysWithValues: regions.map { region in
+                (region, servers.map { $0.filter { slots[Int($0)]?.region == region } })
+            })
+        regionWords = Dictionary(
+            uniqueKeysWithValues: regions.map { region in
+                let inside = slots.indices.filter { slots[$0]?.region == region }
+                return (region, inside.reduce(into: none) { $0[$1 >> 6] |= 1 << UInt64($1 & 63) })
+            })
         self.order = nodes.compactMap { seen.insert($0.id).inserted ? indexByNode[$0.id] : nil }
     }
 
@@ -173,8 +189,17 @@ package struct FleetSnapshot: Sendable {
     /// Indexes of the nodes that serve a model, ascending.
     package func servers(ofModelIndex index: Int) -> ContiguousArray<Int32> { servers[index] }
 
+    /// The same within a region; nil is anywhere.
+    package func servers(ofModelIndex index: Int, in region: String?) -> ContiguousArray<Int32> {
+        guard let region else { return servers[index] }
+        return serversByRegion[region]?[index] ?? []
+    }
+
     /// The same as bits, 64 indexes a word, the first the lowest.
     func serverWords(ofModelIndex index: Int) -> ContiguousArray<UInt64> { serverWords[index] }
+
+    /// The nodes of a region as bits; nil where there is no bound, or no such region.
+    func words(of region: String?) -> ContiguousArray<UInt64>? { region.flatMap { regionWords[$0] } }
 
     /// Of `word`, the nodes that run one of `engines`.
     func running(_ engines: EngineSet, among nodes: UInt64, word: Int) -> UInt64 {

@@ -27,20 +27,21 @@ extension Router {
     }
 
     /// The models that at least one node would take now, sorted; nodes at their concurrency count, since that passes.
-    package func servableModels() -> [ModelID] {
+    package func servableModels(in region: String? = nil) -> [ModelID] {
         fleet.models.filter { model in
             guard let index = fleet.modelIndex(of: model) else { return false }
-            return fleet.servers(ofModelIndex: index).contains { loads[Int($0)].takesRequests }
+            return fleet.servers(ofModelIndex: index, in: region).contains { loads[Int($0)].takesRequests }
         }
     }
 
     /// Whether a node outside `excluded` takes requests for the model; one at its concurrency counts, since that passes.
     package func takesRequests(
-        _ model: ModelID, on engines: EngineSet = .all, excluding excluded: NodeSet = NodeSet()
+        _ model: ModelID, on engines: EngineSet = .all, excluding excluded: NodeSet = NodeSet(),
+        in region: String? = nil
     ) -> Bool {
         guard let index = fleet.modelIndex(of: model) else { return false }
         let excluded = excluded.isEmpty ? excluded : excluded.current(in: fleet)
-        return fleet.servers(ofModelIndex: index).contains {
+        return fleet.servers(ofModelIndex: index, in: region).contains {
             loads[Int($0)].takesRequests && !engines.isDisjoint(with: loads[Int($0)].engine)
                 && !excluded.contains(Int($0))
         }
@@ -49,21 +50,25 @@ extension Router {
     /// How long the least busy node that could take the request is behind, in seconds: what the admission queue asks.
     ///
     /// A node whose decode step nears the objective counts as a second behind at least, so that orgs beyond their share
-    /// wait; one at twice the objective as behind for good, since another request would slow all that it answers.
+    /// wait; one at twice the objective as behind for good, since another request would slow all that it answers. A node
+    /// with nothing to do is never behind: however slow, nobody is served sooner by waiting for it.
     /// Infinite where no node is open; 0 under a policy that predicts nothing, while one is.
+    ///
+    /// - Parameter enough: Whoever is behind by no more will do: others are not looked at then.
     package mutating func leastWaitSeconds(
-        for request: RoutingRequest, stepSecondsMax: Double = 0.05, now: MonotonicTime
+        for request: RoutingRequest, stepSecondsMax: Double = 0.05, enough: Double = 0, now: MonotonicTime
     ) -> Double {
         settle()
         guard let model = fleet.modelIndex(of: request.model) else { return .infinity }
         let excluded = request.excluded.isEmpty ? request.excluded : request.excluded.current(in: fleet)
         var least = Double.infinity
-        for index in fleet.servers(ofModelIndex: model).lazy.map({ Int($0) }) {
+        for index in fleet.servers(ofModelIndex: model, in: request.region).lazy.map({ Int($0) }) {
             guard loads[index].isOpen, !request.engines.isDisjoint(with: loads[index].engine),
                 !excluded.contains(index)
             else { continue }
+            guard loads[index].requests > 0 else { return 0 }
             least = min(least, policy.waitSeconds(index, stepSecondsMax: stepSecondsMax, now: now))
-            if least <= 0 { break }
+            if least <= enough { break }
         }
         return least
     }

@@ -53,6 +53,10 @@ package struct Router: Sendable {
     var lastHeardAt = MonotonicTime(nanoseconds: 0)
     /// The node whose queue the next decision looks after.
     private var tendNext = 0
+    /// Whether placements are explained (``explanation(_:)``): it costs a walk over all candidates.
+    package var isExplaining = false
+    /// By ticket, of requests in flight.
+    var explanations: [UInt64: RoutingExplanation] = [:]
     var gossipSender = GossipSender()
     var peers = PeerLoads()
 
@@ -91,7 +95,8 @@ package struct Router: Sendable {
         if !request.excluded.isEmpty { request.excluded = request.excluded.current(in: fleet) }
         if request.session == 0, !blocks.isEmpty { request.session = blocks[min(1, blocks.count - 1)] }
         guard !inflight.isFull else { return .refuse(.allAtConcurrency) }
-        let candidates = fleet.servers(ofModelIndex: model)
+        let candidates = fleet.servers(ofModelIndex: model, in: request.region)
+        guard !candidates.isEmpty else { return .refuse(.regionNotServed) }
         let rotation = random.below(candidates.count)
         lastHeardAt = now
         matchPrefixes(blocks, of: request)
@@ -101,7 +106,10 @@ package struct Router: Sendable {
                 by: &policy, request, among: candidates, allowed: allow(request, ofModelIndex: model), loads: loads,
                 holders: holders, rotation: rotation, now: now)
         else { return .refuse(refusal(candidates, request)) }
-        return .dispatch(place(request, blocks: blocks, on: chosen, now: now))
+        let explanation = isExplaining ? explain(chosen, request, among: candidates, now: now) : nil
+        let assignment = place(request, blocks: blocks, on: chosen, now: now)
+        if let explanation { explanations[assignment.ticket] = explanation }
+        return .dispatch(assignment)
     }
 
     private mutating func modelIndex(of model: ModelID) -> Int? {
@@ -111,12 +119,16 @@ package struct Router: Sendable {
         return index
     }
 
-    /// The nodes that serve the model on an engine that will do and have not been tried, as bits.
+    /// The nodes that serve the model on an engine that will do, where the request must stay, and have not been tried, as
+    /// bits.
     private mutating func allow(_ request: RoutingRequest, ofModelIndex model: Int) -> ContiguousArray<UInt64> {
         let servers = fleet.serverWords(ofModelIndex: model)
-        if request.engines == .all, request.excluded.isEmpty { return servers }
+        if request.engines == .all, request.excluded.isEmpty, request.region == nil { return servers }
         for word in servers.indices {
             allowed[word] = fleet.running(request.engines, among: servers[word], word: word)
+        }
+        if let inside = fleet.words(of: request.region) {
+            for word in allowed.indices { allowed[word] &= inside[word] }
         }
         request.excluded.subtract(from: &allowed)
         return allowed
@@ -185,6 +197,7 @@ package struct Router: Sendable {
     package mutating func finished(_ assignment: Assignment, outcome: RoutingOutcome, now: MonotonicTime) {
         settle()
         guard let entry = inflight.entry(assignment.ticket) else { return }
+        if !explanations.isEmpty { explanations[assignment.ticket] = nil }
         let node = entry.attempt.nodeIndex
         guard isCurrent(node, entry.generation) else {
             _ = inflight.remove(assignment.ticket)

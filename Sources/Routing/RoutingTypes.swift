@@ -17,6 +17,8 @@ package struct RoutingRequest: Sendable {
     package var blockTokens: Double
     /// Whether the first token will be seen when it comes (``Router/firstToken(_:cachedTokens:now:)``).
     package var isStreamed: Bool
+    /// Where the nodes must be that may have it; nil is anywhere.
+    package var region: String?
 
     package init(
         model: ModelID, promptTokens: Int, expectedOutputTokens: Int, engines: EngineSet = .all,
@@ -107,6 +109,8 @@ package enum RoutingDecision: Hashable, Sendable {
 package enum RoutingRefusal: String, Hashable, Sendable, CaseIterable {
     /// No node of the fleet serves the model.
     case modelNotServed = "model_not_served"
+    /// Nodes serve it, but none in the region that the request must stay in.
+    case regionNotServed = "region_not_served"
     /// Some node could, were it not at its concurrency.
     case allAtConcurrency = "all_at_concurrency"
     /// Unhealthy, warming, behind an open breaker, or tried already by this request.

@@ -1,3 +1,4 @@
+import Domain
 import NIOCore
 import NIOHTTP1
 
@@ -32,6 +33,9 @@ final class NodeConnectionHandler: ChannelInboundHandler {
 
     private let core: NodeCore
     private let bodyBytesMax: Int
+    private let rtt: TimeAmount
+    /// Requests that are on their way for ``rtt``.
+    private var travelling = 0
     private var context: ChannelHandlerContext?
     private var incoming: NodeHTTPRequest?
     private var pipelined: [NodeHTTPRequest] = []
@@ -41,9 +45,10 @@ final class NodeConnectionHandler: ChannelInboundHandler {
     /// Nothing more is read from or written to this connection.
     private var isClosing = false
 
-    init(core: NodeCore, bodyBytesMax: Int) {
+    init(core: NodeCore, bodyBytesMax: Int, rtt: Duration) {
         self.core = core
         self.bodyBytesMax = bodyBytesMax
+        self.rtt = .nanoseconds(rtt.nanoseconds)
     }
 
     var isWritable: Bool { context?.channel.isWritable ?? false }
@@ -132,9 +137,13 @@ final class NodeConnectionHandler: ChannelInboundHandler {
         case .end:
             guard let request = incoming else { return }
             incoming = nil
-            guard pipelined.count < Self.pipelinedMax else { return close() }
-            pipelined.append(request)
-            dispatch()
+            guard pipelined.count + travelling < Self.pipelinedMax else { return close() }
+            guard rtt > .nanoseconds(0) else { return arrived(request) }
+            travelling += 1
+            context.eventLoop.assumeIsolated().scheduleTask(in: rtt) {
+                self.travelling -= 1
+                if !self.isClosing { self.arrived(request) }
+            }
         }
     }
 
@@ -145,6 +154,11 @@ final class NodeConnectionHandler: ChannelInboundHandler {
         } else {
             close()
         }
+    }
+
+    private func arrived(_ request: NodeHTTPRequest) {
+        pipelined.append(request)
+        dispatch()
     }
 
     private func dispatch() {

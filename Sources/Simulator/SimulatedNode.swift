@@ -30,6 +30,8 @@ package final class SimulatedNode: Sendable {
         package var embeddingDimensions = 384
         package var bodyBytesMax = 16 << 20
         package var connectionsMax = 4_096
+        /// What every request waits before it arrives: the round trip to a site that is not here.
+        package var rtt = Duration.zero
         /// Keeps the last requests in ``NodeStatistics/recorded``.
         package var recordBodies = false
 
@@ -93,7 +95,8 @@ package final class SimulatedNode: Sendable {
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandlers(
                         ByteToMessageHandler(HTTPRequestDecoder()),
-                        NodeConnectionHandler(core: core.value, bodyBytesMax: configuration.bodyBytesMax))
+                        NodeConnectionHandler(
+                            core: core.value, bodyBytesMax: configuration.bodyBytesMax, rtt: configuration.rtt))
                 }
             }
             .bind(host: configuration.host, port: configuration.port).get()

@@ -18,6 +18,7 @@ struct Key: ParsableCommand {
                   tollgate key create --org acme
                   tollgate key create --org acme --name batch --rpm 60 --concurrency 4
                   tollgate key create --org acme --models llama-3.1-8b,bge-m3
+                  tollgate key create --org acme --region eu
                   KEY=$(tollgate key create --org acme --json | jq -r .key)
                 """)
 
@@ -30,11 +31,13 @@ struct Key: ParsableCommand {
         @Option(help: ArgumentHelp("All that it may use, by id or alias; every model if not given.", valueName: "a,b"))
         var models: ModelListArgument?
 
+        @OptionGroup var region: RegionOptions
         @OptionGroup var limits: LimitOptions
         @OptionGroup var output: OutputOptions
 
         func run() throws {
             var body = limits.members
+            if let region = region.value { body["region"] = region }
             body["org"] = .string(org.rawValue)
             if let models { body["models"] = models.value }
             if let name { body["name"] = .string(name) }
@@ -96,7 +99,7 @@ struct Key: ParsableCommand {
 
     struct Update: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Change a key's name, limits or models.",
+            abstract: "Change a key's name, limits, models or region.",
             discussion: """
                 What is not named stays.
 
@@ -118,11 +121,12 @@ struct Key: ParsableCommand {
         @Flag(help: "It may use every model.")
         var allModels = false
 
+        @OptionGroup var region: RegionOptions
         @OptionGroup var limits: LimitOptions
         @OptionGroup var output: OutputOptions
 
         func validate() throws {
-            guard name != nil || !limits.isEmpty || models != nil || allModels else {
+            guard name != nil || !limits.isEmpty || models != nil || allModels || region.value != nil else {
                 throw ValidationError("Nothing to change: name at least one option.")
             }
             guard models == nil || !allModels else {
@@ -134,6 +138,7 @@ struct Key: ParsableCommand {
             var body = limits.members
             if let models { body["models"] = models.value }
             if allModels { body["models"] = .null }
+            if let region = region.value { body["region"] = region }
             if let name { body["name"] = .string(name) }
             try Key.present(AdminClient.fromEnvironment().call(.patch, ["keys", id.rawValue], body: body), output)
         }
@@ -170,6 +175,7 @@ struct Key: ParsableCommand {
         table.add(["tokens a minute", Present.limit(key.tpm)])
         table.add(["concurrency", Present.limit(key.concurrency)])
         table.add(["models", models(key)])
+        table.add(["region", .init(key.region ?? "any")])
         table.add(["created", .init(key.createdAt)])
         Output.table(table)
     }

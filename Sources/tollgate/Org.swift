@@ -130,13 +130,14 @@ struct Org: ParsableCommand {
 
     struct Update: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Change an org's name, credit limit or limits.",
+            abstract: "Change an org's name, credit limit, limits or region.",
             discussion: """
                 What is not named stays.
 
                 Examples:
                   tollgate org update acme --credit-limit 100
                   tollgate org update acme --rpm 1200 --concurrency unlimited
+                  tollgate org update acme --region eu
                 """)
 
         @Argument(help: "The org's id.")
@@ -148,11 +149,12 @@ struct Org: ParsableCommand {
         @Option(help: ArgumentHelp("How far below zero the balance may go, in US dollars.", valueName: "usd"))
         var creditLimit: DollarArgument?
 
+        @OptionGroup var region: RegionOptions
         @OptionGroup var limits: LimitOptions
         @OptionGroup var output: OutputOptions
 
         func validate() throws {
-            guard name != nil || creditLimit != nil || !limits.isEmpty else {
+            guard name != nil || creditLimit != nil || !limits.isEmpty || region.value != nil else {
                 throw ValidationError("Nothing to change: name at least one option.")
             }
         }
@@ -161,6 +163,7 @@ struct Org: ParsableCommand {
             var body = limits.members
             if let name { body["name"] = .string(name) }
             if let creditLimit { body["credit_limit_usd"] = creditLimit.value }
+            if let region = region.value { body["region"] = region }
             try Org.present(AdminClient.fromEnvironment().call(.patch, ["orgs", id.rawValue], body: body), output)
         }
     }
@@ -213,6 +216,7 @@ struct Org: ParsableCommand {
         table.add(["reserved", .init("\(NanoUSD(unchecked: org.reserved)) by \(org.openReservations) running")])
         table.add(["leased", Present.money(org.leased)])
         table.add(["available", Present.money(org.available)])
+        table.add(["region", .init(org.region ?? "any")])
         table.add(["requests a minute", Present.limit(org.rpm)])
         table.add(["tokens a minute", Present.limit(org.tpm)])
         table.add(["concurrency", Present.limit(org.concurrency)])

@@ -46,7 +46,7 @@ struct Serve: AsyncParsableCommand {
         }
         let peppers = try Self.peppers(environment)
         let configuration = try Self.load(file, environment)
-        let logger = GatewayLog.logger()
+        let logger = GatewayLog.logger(try GatewayLog.level(environment))
         let server = try await Self.start(configuration, peppers, logger)
         let reloader = ConfigurationReloader(file: file, environment: environment, server: server, logger: logger)
         try await GatewayProcess(server: server, configuration: configuration, logger: logger, extra: [reloader]).run()
@@ -211,6 +211,16 @@ enum GatewayLog {
         var logger = Logger(label: "tollgate", factory: { StreamLogHandler.standardError(label: $0) })
         logger.logLevel = level
         return logger
+    }
+
+    /// `TOLLGATE_LOG_LEVEL`, else `info`. `debug` says of each request why it went to its node.
+    static func level(_ environment: [String: String]) throws(CommandFailure) -> Logger.Level {
+        guard let name = environment["TOLLGATE_LOG_LEVEL"], !name.isEmpty else { return .info }
+        guard let level = Logger.Level(rawValue: name) else {
+            let known = Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
+            throw CommandFailure("TOLLGATE_LOG_LEVEL is no level: set it to one of \(known)")
+        }
+        return level
     }
 
     /// For libraries that tell of their own start and stop.

@@ -69,6 +69,9 @@ extension Simulate {
         @Option(help: "Tokens of context, prompt and completion together.")
         var contextTokens = 131_072
 
+        @Option(help: "What every request waits before it arrives, 80ms say: a site far away.", transform: Self.rtt)
+        var rtt = Duration.zero
+
         @OptionGroup var membership: JoinOptions
 
         @Flag(help: "Print one JSON document once it listens.")
@@ -95,6 +98,7 @@ extension Simulate {
             configuration.engineName = engineName
             configuration.apiKey = apiKey
             configuration.contextTokensMax = contextTokens
+            configuration.rtt = rtt
             let node: SimulatedNode
             do {
                 node = try await SimulatedNode.start(configuration: configuration)
@@ -125,6 +129,13 @@ extension Simulate {
                     "'\(text)' is no profile; use one of \(NodeProfile.all.map(\.name).joined(separator: ", ")).")
             }
             return profile
+        }
+
+        private static func rtt(_ text: String) throws -> Duration {
+            guard let seconds = SimulationDuration.seconds(text), (0...60).contains(seconds) else {
+                throw ValidationError("'\(text)' is no round trip; use a time such as 80ms, at most 60s.")
+            }
+            return .seconds(seconds)
         }
 
         private static func speed(_ text: String) throws -> NodeSpeed {

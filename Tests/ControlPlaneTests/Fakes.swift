@@ -142,6 +142,22 @@ final class FakeOperatorStore: OperatorStore {
         }
     }
 
+    func setRegion(_ region: String?, of id: OrgID) async throws(OperatorFailure) -> OrgSummary {
+        try access { state throws(OperatorFailure) in
+            _ = try Self.org(id, in: state)
+            state.orgs[id]?.region = region
+            return try Self.org(id, in: state)
+        }
+    }
+
+    func setRegion(_ region: String?, of id: KeyID) async throws(OperatorFailure) -> KeySummary {
+        try access { state throws(OperatorFailure) in
+            _ = try Self.key(id, in: state)
+            state.keys[id]?.region = region
+            return try Self.key(id, in: state)
+        }
+    }
+
     func prices() async throws(OperatorFailure) -> [PriceEntry] {
         try access { state throws(OperatorFailure) in state.prices.values.sorted { $0.model < $1.model } }
     }
@@ -304,6 +320,8 @@ final class FakeGateway: GatewayControl {
     func remove(_ node: NodeID) async throws {
         guard node.rawValue == "late" else { throw OperatorFailure(.notFound, "There is no node '\(node)'.") }
     }
+
+    func regions() async -> [String] { ["eu", "us-tx"] }
 
     func modelNames() async -> [String: ModelID] {
         let llama = ModelID(unchecked: "llama-3.1-8b")

@@ -66,4 +66,42 @@ import Testing
         #expect((counts.max() ?? 0) == turns, "\(counts)")
         _ = try await setup.customer.books(settles: turns)
     }
+
+    /// What the operator lets clients see: the node, the terms of its cost, the runner-up; nothing where none was asked.
+    @Test func theHeaderSaysWhyWhereTheOperatorLetsIt() async throws {
+        let setup = try await start("predicted_cost, explain_header: true", speed: .times(20))
+        let prompt = String(repeating: "The heliotrope turns its flowers to the sun. ", count: 800)
+        var nodes: Set<String> = []
+        for turn in 0..<2 {
+            let answer = try await setup.gateway.ask(
+                .chat("m", key: setup.customer.key, stream: turn == 1, tokens: 2, prompt: prompt))
+            #expect(answer.status == 200)
+            let header = try #require(answer.header("x-tollgate-routing"))
+            let parts = header.split(separator: "; ").map { $0.split(separator: "=").map(String.init) }
+            let fields = Dictionary(uniqueKeysWithValues: parts.map { ($0[0], $0[1]) })
+            let line = try await setup.gateway.accessLine(of: answer.requestID)
+            #expect(fields["node"] == line["node"]?.string)
+            nodes.insert(fields["node"] ?? "")
+            let cost = try #require(Double(fields["cost"] ?? ""))
+            let next = try #require(Double(fields["next_cost"] ?? ""))
+            #expect(0 < cost && cost <= next * 1.02 + 0.002, "\(header)")
+            #expect(fields["next"] != fields["node"])
+            // By the second turn it is known where the first one went.
+            #expect((Int(fields["cached"] ?? "") ?? -1 > 1_000) == (turn == 1), "\(header)")
+            let terms = ["rtt", "wait", "run", "step", "duplicate", "evict", "slowing", "output", "memory", "penalty"]
+            let sum = terms.compactMap { Double(fields[$0] ?? "") }.reduce(0, +)
+            #expect(abs(sum - cost) < 0.006, "\(header)")
+        }
+        #expect(nodes.count == 1)
+        let local = try await setup.gateway.ask(.get("/v1/models", key: setup.customer.key))
+        #expect(local.header("x-tollgate-routing") == nil)
+        #expect(!setup.gateway.log.contains("routed"))
+    }
+
+    @Test func nothingIsExplainedUnasked() async throws {
+        let setup = try await start("predicted_cost")
+        let answer = try await setup.gateway.ask(.chat("m", key: setup.customer.key))
+        #expect(answer.status == 200)
+        #expect(answer.header("x-tollgate-routing") == nil)
+    }
 }

@@ -42,7 +42,8 @@ private let example = """
         max_concurrency: 16
         api_key: ${NODE_KEY}
       - { id: home-01, site: home, url: "http://[::1]", engine: llamacpp, models: { embed: e } }
-    routing: { policy: least_requests }
+    queue: { requests: 50, deadline: 1500ms, priority_orgs: [acme] }
+    routing: { policy: least_requests, objective: { ttft: 500ms, tpot: 20ms }, explain_header: true }
     org_defaults: { rpm: 60, tpm: unlimited, concurrency: 4, keys: 10 }
     """
 
@@ -116,6 +117,18 @@ struct ConfigurationTests {
             ])
         #expect(read.routing.policy == .leastRequests)
         #expect(
+            read.routing.objective
+                == RoutingObjective(firstToken: .milliseconds(500), perOutputToken: .milliseconds(20)))
+        #expect(read.routing.explainsInHeader)
+        #expect(
+            read.queue
+                == QueueConfiguration(
+                    requests: 50, deadline: .milliseconds(1_500), priorityOrgs: [OrgID(unchecked: "acme")]))
+        #expect(read.admissionLimits.requestsMax == 50)
+        #expect(read.admissionLimits.waitSecondsMax == 0.75)
+        #expect(read.admissionLimits.bytesMax == read.limits.bufferedBytes / 2)
+        #expect(read.nodeSpecs.map(\.region) == ["us-tx", nil])
+        #expect(
             read.orgDefaults
                 == OrgDefaults(
                     limits: Limits(requestsPerMinute: 60, tokensPerMinute: nil, concurrency: 4), keysMax: 10))
@@ -136,7 +149,9 @@ struct ConfigurationTests {
         #expect(read.retry == RetryConfiguration(attempts: 2, budgetPermille: 100))
         #expect(read.redisURL.reveal() == "redis://127.0.0.1:6379/0")
         #expect(read.journal.sync == .interval)
-        #expect(read.routing.policy == .leastTokens)
+        #expect(read.routing == RoutingConfiguration())
+        #expect(read.routing.policy == RoutingConfiguration.policyDefault)
+        #expect(read.queue == QueueConfiguration(requests: 1_000, deadline: .seconds(30), priorityOrgs: nil))
         #expect(read.orgDefaults.limits.requestsPerMinute == 600)
         #expect(read.orgDefaults.keysMax == 100)
         #expect(read.accessLog == .standardOutput)
@@ -269,12 +284,30 @@ struct ConfigurationTests {
         #expect(found.first?.hasPrefix(expected) == true, "\(found)")
     }
 
+    @Test(arguments: [
+        ("queue: { requests: -1 }", "gate.yaml:2: queue.requests: \"-1\" "),
+        ("queue: { deadline: 30 }", "gate.yaml:2: queue.deadline: \"30\" has no unit"),
+        ("queue: { priority_orgs: acme }", "gate.yaml:2: queue.priority_orgs: must be a list"),
+        ("queue: { length: 3 }", "gate.yaml:2: queue.length: unknown key: known here are requests, deadline"),
+        ("routing: { objective: 2s }", "gate.yaml:2: routing.objective: must be a mapping"),
+        ("routing: { objective: { ttft: 0s } }", "gate.yaml:2: routing.objective.ttft: \"0s\" "),
+        ("routing: { objective: { tpot: fast } }", "gate.yaml:2: routing.objective.tpot: \"fast\" is not a duration"),
+        ("routing: { explain_header: maybe }", "gate.yaml:2: routing.explain_header: \"maybe\" "),
+    ])
+    func aFaultOfWaitingAndRoutingIsNamed(yaml: String, expected: String) {
+        let found = problems(minimal + yaml + "\n")
+        #expect(found.count == 1, "\(found)")
+        #expect(found.first?.hasPrefix(expected) == true, "\(found)")
+    }
+
+    @Test func aPatienceThatNoRequestCanHaveIsAWarning() throws {
+        let read = try parse(minimal + "timeouts: { request: 10s }\nqueue: { deadline: 10s }\nmodels: [ { id: a } ]\n")
+        #expect(read.warnings.contains { $0.hasPrefix("gate.yaml:3: queue.deadline: is not below timeouts.request") })
+    }
+
     private static let notBuilt: [(String, String)] = [
-        ("queue: { requests: 1 }", "queue: queueing for capacity is not built yet"),
         ("webhooks: []", "webhooks: sending webhooks is not built yet"),
         ("leases: { enabled: true }", "leases.enabled: leases are not built yet: write false"),
-        ("routing: { objective: { ttft: 2s } }", "routing.objective: routing by objective is not built yet"),
-        ("routing: { explain_header: false }", "routing.explain_header: explaining a route is not built yet"),
         ("redis: { url: rediss://x }", "redis.url: the Redis URL's scheme rediss:// is not built yet"),
     ]
 

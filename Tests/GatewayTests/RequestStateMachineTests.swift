@@ -9,7 +9,7 @@ private typealias Machine = RequestStateMachine
 private enum Event: CaseIterable {
     case keyAuthenticated, bodyCompleted, answeredLocally, preflightAnswered, prepared, refused, holdGranted, dispatched
     case refusedTellingRates, ratesRead
-    case fallbackChosen, requestWritten
+    case fallbackChosen, queued, turnCame, requestWritten
     case attemptFailedRetryable, attemptFailed, answerCompleted, answerBegan, streamCompleted
     case interruptedEmpty, interruptedDelivered, clientClosed, expiredEmpty, expiredDelivered
 
@@ -26,6 +26,8 @@ private enum Event: CaseIterable {
         case .holdGranted: machine.holdGranted()
         case .dispatched: machine.dispatched()
         case .fallbackChosen: machine.fallbackChosen()
+        case .queued: machine.queued()
+        case .turnCame: machine.turnCame()
         case .requestWritten: machine.requestWritten()
         case .attemptFailedRetryable: machine.attemptFailed(failure, mayRetry: true)
         case .attemptFailed: machine.attemptFailed(failure, mayRetry: false)
@@ -55,6 +57,7 @@ private let routes: [(name: String, events: [Event])] = [
     ("refusing", [.keyAuthenticated, .refusedTellingRates]),
     ("reserving", [.keyAuthenticated, .bodyCompleted, .prepared]),
     ("routing", [.keyAuthenticated, .bodyCompleted, .prepared, .holdGranted]),
+    ("waiting", [.keyAuthenticated, .bodyCompleted, .prepared, .holdGranted, .queued]),
     ("connecting", [.keyAuthenticated, .bodyCompleted, .prepared, .holdGranted, .dispatched]),
     ("awaiting", [.keyAuthenticated, .bodyCompleted, .prepared, .holdGranted, .dispatched, .requestWritten]),
     ("answering", [.keyAuthenticated, .bodyCompleted, .prepared, .holdGranted, .dispatched, .answerBegan]),
@@ -109,9 +112,14 @@ private let table: [String: [Event: Machine.Action]] = [
         .expiredEmpty: exit(.abandon, .error(failure)), .expiredDelivered: exit(.abandon, .error(failure)),
     ],
     "routing": [
-        .dispatched: .none, .fallbackChosen: .exchangeHold,
+        .dispatched: .none, .fallbackChosen: .exchangeHold, .queued: .none,
         .refused: exit(.release, .error(failure)), .refusedTellingRates: exit(.release, .error(failure)),
         .clientClosed: exit(.release, .none),
+        .expiredEmpty: exit(.release, .error(failure)), .expiredDelivered: exit(.release, .error(failure)),
+    ],
+    "waiting": [
+        .turnCame: .none, .refused: exit(.release, .error(failure)),
+        .refusedTellingRates: exit(.release, .error(failure)), .clientClosed: exit(.release, .none),
         .expiredEmpty: exit(.release, .error(failure)), .expiredDelivered: exit(.release, .error(failure)),
     ],
     "connecting": [
@@ -149,6 +157,7 @@ private let illegalExits: [String: Machine.Action] = [
     "refusing": exit(.nothing, .error(failure)),
     "reserving": exit(.abandon, .error(internalFailure)),
     "routing": exit(.release, .error(internalFailure)),
+    "waiting": exit(.release, .error(internalFailure)),
     "connecting": exit(.release, .error(internalFailure), cancels: true),
     "awaiting": exit(.release, .error(internalFailure), cancels: true),
     "answering": exit(.release, .errorEvent(internalFailure), cancels: true),
@@ -228,6 +237,18 @@ private let illegalExits: [String: Machine.Action] = [
             _ = machine.dispatched()
             #expect(machine.clientClosed() == exit(.release, .none, cancels: true))
         }
+    }
+
+    @Test func oneThatWaitedIsRoutedAndMayWaitAgainAfterANodeFailedIt() {
+        var machine = machine(in: "waiting")
+        #expect(machine.turnCame() == .none)
+        #expect(machine.state == .routing)
+        _ = machine.dispatched()
+        _ = machine.requestWritten()
+        #expect(machine.attemptFailed(failure, mayRetry: true) == .route)
+        #expect(machine.queued() == .none)
+        // No node has it any more: leaving costs nothing.
+        #expect(machine.clientClosed() == exit(.release, .none))
     }
 
     @Test func aRetryCountsItsAttempts() {

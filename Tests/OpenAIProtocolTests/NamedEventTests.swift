@@ -139,7 +139,7 @@ struct NamedEventTests {
         (.modelNotFound, "not_found_error"), (.bodyTooLarge, "request_too_large"),
         (.invalidRequest, "invalid_request_error"),
         (.rateLimitTokens, "rate_limit_error"), (.insufficientQuota, "billing_error"),
-        (.noCapacity, "overloaded_error"),
+        (.saturated, "rate_limit_error"), (.noCapacity, "overloaded_error"),
         (.upstreamInvalid, "api_error"), (.upstreamTimeout, "timeout_error"), (.internalError, "api_error"),
     ])
     func anthropicsErrorsHaveItsWords(code: Failure.Code, type: String) {

@@ -91,7 +91,7 @@ struct ErrorEnvelopeTests {
         (.storeUnavailable, 503, "server_error", "store_unavailable"),
         (.journalUnavailable, 503, "server_error", "store_unavailable"),
         (.draining, 503, "server_error", "shutting_down"),
-        (.noCapacity, 503, "server_error", "overloaded"),
+        (.saturated, 429, "server_error", "overloaded"), (.noCapacity, 503, "server_error", "overloaded"),
         (.upstreamRejected, 400, "invalid_request_error", "upstream_rejected"),
         (.upstreamInvalid, 502, "server_error", "upstream_invalid_response"),
         (.upstreamUnavailable, 503, "server_error", "upstream_unavailable"),

@@ -27,12 +27,14 @@ extension AdminRoute {
         },
         AdminRoute(.patch, "/admin/v1/orgs/{org}") { request, services in
             let id: OrgID = try request.identifier("org")
-            let fields = try request.fields("name", "credit_limit_usd", "rpm", "tpm", "concurrency")
-            let org = try await services.store.updateOrg(
+            let fields = try request.fields("name", "credit_limit_usd", "rpm", "tpm", "concurrency", "region")
+            let region = try fields.region("region", known: await services.gateway.regions())
+            var org = try await services.store.updateOrg(
                 id,
                 name: try fields.text("name"),
                 creditLimit: try fields.money("credit_limit_usd", minimum: .zero),
                 limits: try fields.limits())
+            if region != .keep { org = try await services.store.setRegion(region.applied(to: nil), of: id) }
             services.audit("org.update", ["org": id.rawValue])
             return .json(OrgDocument(org))
         },

@@ -14,7 +14,6 @@ struct ConfigurationSections {
 
     /// nil only where a problem was found.
     func read() -> GatewayConfiguration? {
-        root.notBuiltYet(["queue"], "queueing for capacity is")
         root.notBuiltYet(["webhooks"], "sending webhooks is")
 
         let listen = root.value("listen", Units.listenAddress) ?? ListenAddress(host: "0.0.0.0", port: 8080)
@@ -26,6 +25,7 @@ struct ConfigurationSections {
         let listener = ListenerSections(root: root, findings: findings).read()
         let retry = readRetry()
         let stream = readStream()
+        let queue = readQueue(timeouts)
         readLeases()
         let (authorities, tokenizers) = (NodeAuthorities(), TokenizerFiles())
         let fleet = FleetSections(root: root, file: findings.file, authorities: authorities, tokenizers: tokenizers)
@@ -53,6 +53,7 @@ struct ConfigurationSections {
         configuration.joinToken = joinToken
         configuration.joinNetworks = joinNetworks
         configuration.discovery = discovery
+        configuration.queue = queue
         configuration.filesRead =
             authorities.files + tokenizers.files + (listener.tls.map { [$0.certificateFile, $0.keyFile] } ?? [])
         return configuration
@@ -185,9 +186,33 @@ struct ConfigurationSections {
     private func readRouting() -> RoutingConfiguration {
         let section = root.section("routing")
         defer { section.finish() }
-        section.notBuiltYet(["objective"], "routing by objective is")
-        section.notBuiltYet(["explain_header"], "explaining a route is")
-        return RoutingConfiguration(policy: section.value("policy", Units.word(RoutingPolicy.self)) ?? .leastTokens)
+        var routing = RoutingConfiguration()
+        section.value("policy", Units.word(RoutingPolicy.self)).map { routing.policy = $0 }
+        section.value("explain_header", Units.boolean).map { routing.explainsInHeader = $0 }
+        let objective = section.section("objective")
+        objective.value("ttft", Units.duration(in: .milliseconds(10)...TimeoutsConfiguration.durationMax))
+            .map { routing.objective.firstToken = $0 }
+        objective.value("tpot", Units.duration(in: .milliseconds(1) ... .seconds(10)))
+            .map { routing.objective.perOutputToken = $0 }
+        objective.finish()
+        return routing
+    }
+
+    private func readQueue(_ timeouts: TimeoutsConfiguration) -> QueueConfiguration {
+        let section = root.section("queue")
+        defer { section.finish() }
+        var queue = QueueConfiguration()
+        section.value("requests", Units.integer(in: 0...QueueConfiguration.requestsMax)).map { queue.requests = $0 }
+        section.value("deadline", Units.duration(in: .milliseconds(10)...TimeoutsConfiguration.durationMax))
+            .map { queue.deadline = $0 }
+        if section.has("priority_orgs") {
+            queue.priorityOrgs = section.values(
+                "priority_orgs", countMax: QueueConfiguration.priorityOrgsMax, Units.identifier(OrgID.self))
+        }
+        if section.has("deadline"), queue.deadline >= timeouts.request {
+            section.warning("deadline", "is not below timeouts.request, which ends every request before")
+        }
+        return queue
     }
 
     private func readOrgDefaults() -> OrgDefaults {

@@ -171,11 +171,12 @@ extension NodeConfiguration {
 extension GatewayConfiguration {
     /// What the router needs to know of the nodes, in the order of the file.
     package var nodeSpecs: [NodeSpec] {
-        let rtts = Dictionary(sites.map { ($0.id, $0.rtt) }, uniquingKeysWith: { first, _ in first })
+        let sites = Dictionary(sites.map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first })
         return nodes.map { node in
             NodeSpec(
                 id: node.id, site: node.site, engine: node.engine, speedClass: node.speedClass, models: node.models,
-                maxConcurrency: node.maxConcurrency, rttNanoseconds: (rtts[node.site] ?? .zero).nanoseconds)
+                maxConcurrency: node.maxConcurrency, rttNanoseconds: (sites[node.site]?.rtt ?? .zero).nanoseconds,
+                region: sites[node.site]?.region)
         }
     }
 }

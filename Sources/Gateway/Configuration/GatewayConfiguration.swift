@@ -16,6 +16,7 @@ package struct GatewayConfiguration: Sendable {
     package var timeouts: TimeoutsConfiguration
     package var retry: RetryConfiguration
     package var stream: StreamConfiguration
+    package var queue = QueueConfiguration()
     /// In the order of the file; ids are unique.
     package var models: [ModelConfiguration]
     /// In the order of the file; ids are unique.
@@ -92,7 +93,7 @@ package struct GatewayConfiguration: Sendable {
         kept.journal = old.journal
         kept.limits.headerBytes = old.limits.headerBytes
         kept.eventLoops = old.eventLoops
-        kept.routing = old.routing
+        kept.routing.policy = old.routing.policy
         kept.accessLog = old.accessLog
         return kept
     }
@@ -258,9 +259,14 @@ package struct RetryConfiguration: Hashable, Sendable {
 }
 
 package struct RoutingConfiguration: Hashable, Sendable {
-    package var policy: RoutingPolicy
+    package static let policyDefault = RoutingPolicy.predictedCost
 
-    package init(policy: RoutingPolicy = .leastTokens) {
+    package var policy: RoutingPolicy
+    package var objective = RoutingObjective()
+    /// Whether answers say why they came from where they did.
+    package var explainsInHeader = false
+
+    package init(policy: RoutingPolicy = Self.policyDefault) {
         self.policy = policy
     }
 }

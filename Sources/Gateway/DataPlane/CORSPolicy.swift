@@ -7,7 +7,7 @@ package struct CORSPolicy: Hashable, Sendable {
         "x-request-id", "openai-processing-ms", "retry-after", "retry-after-ms", "x-should-retry",
         "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
         "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",
-        "x-tollgate-fallback", "x-tollgate-clamped", "request-id",
+        "x-tollgate-fallback", "x-tollgate-clamped", "x-tollgate-routing", "request-id",
     ].joined(separator: ", ")
     /// How long a browser may keep a preflight's answer, in seconds; Chrome keeps none longer.
     private static let preflightSeconds = "7200"

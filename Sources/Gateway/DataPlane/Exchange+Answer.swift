@@ -300,6 +300,7 @@ extension Exchange: UpstreamDelegate {
     /// The client is behind. Its slowness is not the node's: `stream_idle` rests, and `request` bounds the whole.
     func pauseNode() {
         isReadingPaused = true
+        wasReadingPaused = true
         call?.pauseReading()
         disarm(.streamIdle)
     }

@@ -13,6 +13,7 @@ extension Exchange {
         }
         let journalFailure = settle(exit.money)
         finishAssignment(routingOutcome(exit))
+        leaveRoom(isAnswered: exit.answer == .completion)
         answer(journalFailure.map { failing(exit.answer, with: $0) } ?? exit.answer)
         record(exit)
         releaseBody()
@@ -25,7 +26,8 @@ extension Exchange {
 
     private func routingOutcome(_ exit: RequestStateMachine.Exit) -> RoutingOutcome {
         switch exit.answer {
-        case .completion: .completed(settled?.usage)
+        // How fast a client reads says nothing of how fast the node writes.
+        case .completion: .completed(wasReadingPaused ? nil : settled?.usage)
         case .none: .aborted
         case .error(let failure), .errorEvent(let failure), .truncation(let failure):
             failure.source == .upstream ? .failed : .aborted
@@ -115,6 +117,7 @@ extension Exchange {
         // Where Anthropic's clients look for it.
         if dialect == .anthropic { head.extra.append((name: "request-id", value: head.requestID)) }
         addModelHeaders(to: &head)
+        addRouting(to: &head)
         addCORS(to: &head)
         return head
     }

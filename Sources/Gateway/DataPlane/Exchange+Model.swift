@@ -15,6 +15,7 @@ extension Exchange {
             throw Failure.unknownModel(asked.model)
         }
         self.model = model
+        try checkRegions()
         guard model.price != nil else {
             throw Failure(
                 .modelNotFound, "The model '\(model.id)' is not for sale yet: it has no price.", parameter: "model",
@@ -22,12 +23,25 @@ extension Exchange {
         }
         if !model.configuration.fallbacks.isEmpty {
             self.asked = asked
-            if !loop.services.router.takesRequests(model.id, on: asked.endpoint.engines), takeFallback() { return }
+            if !loop.services.router.takesRequests(
+                model.id, on: asked.endpoint.engines, in: key?.region), takeFallback()
+            {
+                return
+            }
             // Down, and nothing in its place: those that were passed over may be asked again, should a node come back
             // and fail meanwhile.
             fallbacksSeen = 0
         }
         try take(model, asked)
+    }
+
+    /// A key and its org that are pinned to two places can be served in neither.
+    private func checkRegions() throws(Failure) {
+        guard let key, let own = key.keyRegion, let org = key.orgRegion, own != org else { return }
+        throw Failure(
+            .modelNotFound,
+            "This key is pinned to the region '\(own)' and its organization to '\(org)': no node is in both. Ask your provider.",
+            retry: .never)
     }
 
     /// Takes the model's price and rules: clamps, fields that its engines would obey, bounds.
@@ -76,7 +90,8 @@ extension Exchange {
     /// The model, where this key may have it and a node that this request has not tried takes requests for it.
     private func usable(_ id: ModelID) -> ModelEntry? {
         guard let model = snapshot.model(named: id.rawValue), model.price != nil, key?.mayUse(id) == true,
-            loop.services.router.takesRequests(id, on: endpoint?.engines ?? .all, excluding: tried)
+            loop.services.router.takesRequests(
+                id, on: endpoint?.engines ?? .all, excluding: tried, in: key?.region)
         else { return nil }
         return model
     }
@@ -89,7 +104,10 @@ extension Exchange {
     /// Whether the model has had its attempts, or all its nodes, and another model may serve.
     var hasFallback: Bool {
         guard let model, let asked else { return false }
-        if mayAttempt, loop.services.router.takesRequests(model.id, on: asked.endpoint.engines, excluding: tried) {
+        if mayAttempt,
+            loop.services.router.takesRequests(
+                model.id, on: asked.endpoint.engines, excluding: tried, in: key?.region)
+        {
             return false
         }
         let fallbacks = (replaced ?? model).configuration.fallbacks
@@ -137,7 +155,7 @@ extension Exchange {
             heldAnswer = OpenAPIDocument.bytes
             return perform(machine.answeredLocally())
         }
-        let servable = Set(loop.services.router.servableModels())
+        let servable = Set(loop.services.router.servableModels(in: key?.region))
         if endpoint == .models {
             let cards = snapshot.models.filter { isVisible($0, servable) }.map(card)
             heldAnswer = .init(bytes: ModelCard.renderList(cards))

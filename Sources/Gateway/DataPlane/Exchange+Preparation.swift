@@ -186,25 +186,29 @@ extension Exchange {
         guard mayAttempt else { return fallBack(or: failure ?? Failure(RoutingRefusal.allUnhealthy)) }
         let now = MonotonicTime.now()
         let request = routingRequest(scanned, model, key.org)
-        let decision = loop.services.router.decide(request, blocks: loop.promptBlocks, now: now)
-        switch decision {
-        case .refuse(.allAtConcurrency): perform(machine.refused(failure ?? Failure(.allAtConcurrency)))
-        case .refuse(let refusal): fallBack(or: failure ?? Failure(refusal))
-        case .dispatch(let assignment):
-            // A node that joined after this request's snapshot was taken is left to younger requests.
-            guard let spec = snapshot.fleet.node(assignment), let node = snapshot.nodes[spec.id],
-                let pool = loop.pool(of: spec.id), let name = node.names[model.id]
-            else {
-                loop.services.router.finished(assignment, outcome: .aborted, now: now)
-                tried.insert(assignment.nodeIndex, generation: assignment.generation)
-                if tried.count < NodeSet.capacity { return route() }
-                return perform(machine.refused(Failure(RoutingRefusal.allUnhealthy)))
-            }
-            self.assignment = assignment
-            self.node = node
+        follow(
+            loop.services.router.admit(
+                request, blocks: loop.promptBlocks, asking: admissionRequest(request, key, now: now), seat: seat,
+                waiter: AdmissionWaiter(self), now: now))
+    }
+
+    /// The router has placed the request on a node.
+    func dispatch(_ assignment: Assignment) {
+        guard let model else { return }
+        // A node that joined after this request's snapshot was taken is left to younger requests.
+        guard let spec = snapshot.fleet.node(assignment), let node = snapshot.nodes[spec.id],
+            let pool = loop.pool(of: spec.id), let name = node.names[model.id]
+        else {
+            loop.services.router.finished(assignment, outcome: .aborted, now: MonotonicTime.now())
             tried.insert(assignment.nodeIndex, generation: assignment.generation)
-            dispatch(to: node, pool: pool, modelName: name)
+            if tried.count < NodeSet.capacity { return route() }
+            return perform(machine.refused(Failure(RoutingRefusal.allUnhealthy)))
         }
+        self.assignment = assignment
+        self.node = node
+        tried.insert(assignment.nodeIndex, generation: assignment.generation)
+        explain(assignment)
+        dispatch(to: node, pool: pool, modelName: name)
     }
 
     private func dispatch(to node: NodeEntry, pool: UpstreamPool, modelName: String) {
@@ -310,15 +314,22 @@ extension Failure {
         }
     }
 
-    init(_ refusal: RoutingRefusal) {
+    /// - Parameter region: Where the request must stay; nil is anywhere.
+    init(_ refusal: RoutingRefusal, model: ModelID? = nil, region: String? = nil) {
         switch refusal {
+        case .regionNotServed:
+            self.init(
+                .modelNotFound,
+                "The model '\(model?.rawValue ?? "")' is not served in the region '\(region ?? "")', to which this key or its organization is pinned. Use another model, or ask your provider.",
+                parameter: "model", source: .gateway, retry: .never)
         case .allAtConcurrency:
             self.init(
-                .noCapacity, "All nodes that serve this model are busy. Please retry.", source: .gateway,
+                .saturated, "All nodes that serve this model are busy. Please retry.", source: .gateway,
                 retry: .after(milliseconds: 1_000))
         case .modelNotServed, .allUnhealthy, .allCordoned:
             self.init(
-                .noCapacity, "No node that serves this model is available at the moment. Please retry.",
+                .noCapacity,
+                "No node that serves this model\(region.map { " in the region '\($0)'" } ?? "") is available at the moment. Please retry.",
                 source: .gateway, retry: .after(milliseconds: 2_000))
         }
     }

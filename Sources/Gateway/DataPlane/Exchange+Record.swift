@@ -33,7 +33,7 @@ extension Exchange {
             }
         }
         if let dispatchedAt, machine.attempts == 1, let wholeBodyAt {
-            let waited = Double(queueNanoseconds) / 1e9
+            let waited = Double(queueNanoseconds + waitedNanoseconds) / 1e9
             metrics.overhead(seconds: max(0, dispatchedAt.seconds(since: wholeBodyAt) - waited))
         }
         loop.services.accessLog?.append(accessLogRecord(status: status, code: code, duration: duration))
@@ -58,7 +58,7 @@ extension Exchange {
             method: incoming?.method ?? "-", path: endpoint?.path ?? "-", model: model?.id, node: node?.id,
             site: node?.site, status: status, failure: code, streamed: relay != nil, usage: settled?.usage,
             cost: settled?.cost, estimated: settled?.isEstimated ?? false,
-            queueNanoseconds: reserveStartedAt == nil ? nil : queueNanoseconds,
+            queueNanoseconds: reserveStartedAt == nil ? nil : queueNanoseconds + waitedNanoseconds,
             firstTokenNanoseconds: firstTokenAt?.nanoseconds(since: acceptedAt), durationNanoseconds: duration,
             bytesIn: bodyBytes, bytesOut: writer.bytesWritten, attempts: machine.attempts,
             clientAddress: clientAddress, trace: trace)

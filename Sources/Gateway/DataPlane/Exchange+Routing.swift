@@ -12,6 +12,7 @@ extension Exchange {
         var request = RoutingRequest(
             model: model.id, promptTokens: promptTokensEstimate, expectedOutputTokens: completionTokensMax,
             engines: endpoint?.engines ?? .all, excluded: tried, isStreamed: scanned.stream)
+        request.region = key?.region
         guard loop.services.router.weighsPrompts, scanned.endpoint.generates,
             let salt = loop.blockSalt(of: org, model.id)
         else {

@@ -88,16 +88,27 @@ package final class Exchange {
     var reserveStartedAt: MonotonicTime?
     var queueNanoseconds: Int64 = 0
 
+    // Room at the nodes.
+    /// While the request waits for it, and from then on.
+    var seat: AdmissionSeat?
+    var waitingSince: MonotonicTime?
+    /// Over all its waits.
+    var waitedNanoseconds: Int64 = 0
+
     // The node.
     var assignment: Assignment?
     var node: NodeEntry?
     var tried = NodeSet()
+    /// Why the present node; nil where nobody asks.
+    var explanation: RoutingExplanation?
     /// Under which the lengths of answers are remembered; 0 where they are not.
     var outputKey: UInt64 = 0
     var call: UpstreamCall?
     var dispatchedAt: MonotonicTime?
     var firstTokenAt: MonotonicTime?
     var isReadingPaused = false
+    /// The client was behind at some time of the answer.
+    var wasReadingPaused = false
     /// The node's last bytes. The timer looks at it when it fires, rather than being moved with each chunk.
     var lastReadAt: MonotonicTime?
     /// When the client was last sent something of a stream.

@@ -214,6 +214,10 @@ extension GatewayServer: GatewayControl {
         return Dictionary(names, uniquingKeysWith: { first, _ in first })
     }
 
+    package func regions() async -> [String] {
+        Set(published.withLock { $0.configuration.sites.compactMap(\.region) }).sorted()
+    }
+
     package func metricsText() async -> String {
         let shards = (try? await parts.metrics.snapshots()) ?? []
         let spending = parts.services.spending.snapshot

@@ -198,6 +198,7 @@ extension GatewayServer {
         keep(
             loops[0].eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: tick) { _ in
                 context.value.services.spending.tick(on: context.value.transport)
+                context.value.services.router.tickAdmission(now: .now())
             })
         loops[0].eventLoop.execute { [weak self, redis = loops[0].redis] in
             let poller = AuthVersionPoller(client: redis.value) { changes in

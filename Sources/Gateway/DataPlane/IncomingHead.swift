@@ -23,6 +23,8 @@ package struct IncomingHead {
     package var origin: String?
     package var preflightMethod: String?
     package var preflightHeaders: String?
+    /// After how many seconds the client will give up, as OpenAI's and Anthropic's libraries say.
+    package var timeoutSeconds: Double?
     /// Why the head cannot be served, where something besides the route is wrong with it.
     package var defect: Failure?
 
@@ -55,6 +57,7 @@ package struct IncomingHead {
                 forwarded = forwarded.map { "\($0),\(value)" } ?? value
             case 15 where Self.equal(name, "x-forwarded-for"):
                 forwardedFor = forwardedFor.map { "\($0),\(value)" } ?? value
+            case 19 where Self.equal(name, "x-stainless-timeout"): timeoutSeconds = Self.seconds(value)
             case 29 where Self.equal(name, "access-control-request-method"): preflightMethod = value
             case 30 where Self.equal(name, "access-control-request-headers"): preflightHeaders = value
             case 10 where Self.equal(name, "tracestate"):
@@ -100,6 +103,12 @@ package struct IncomingHead {
         var bytes = value.utf8[...]
         while let last = bytes.last, last == 0x20 || last == 0x09 { bytes.removeLast() }
         return String(Substring(bytes))
+    }
+
+    /// What is no time to wait for is as if it were not there.
+    private static func seconds(_ value: String) -> Double? {
+        guard value.utf8.count <= 16, let seconds = Double(value), seconds > 0, seconds <= 86_400 else { return nil }
+        return seconds
     }
 
     private static func isJSON(_ value: String) -> Bool {

@@ -5,6 +5,7 @@ import Domain
 ///     receiving -> reserving -> routing -> awaiting -> answering -> finished
 ///                      ^-----------'|^---------' (another node, before the first byte)
 ///                      (another model, where no node of the first is left)
+///                                 routing <-> waiting (no node has room)
 ///     receiving, reserving -> refusing -> finished (it tells the key's rates, which are asked for first)
 ///
 /// Decides; ``Exchange`` acts. What must hold however events interleave:
@@ -24,8 +25,10 @@ package struct RequestStateMachine: Sendable {
         case refusing(Failure)
         /// The store was asked for the hold. Exits: routing, refusing, finished.
         case reserving
-        /// The hold is granted; a node is to be chosen. Exits: awaiting, reserving, finished.
+        /// The hold is granted; a node is to be chosen. Exits: awaiting, waiting, reserving, finished.
         case routing
+        /// No node has room: it waits in the gateway, its hold granted. Exits: routing, finished.
+        case waiting
         /// A node has, or will have, the request; nothing of its answer went down. Exits: answering, routing, finished.
         case awaiting
         /// The answer's head went down. Exits: finished.
@@ -177,7 +180,7 @@ package struct RequestStateMachine: Sendable {
             state = .refusing(failure)
             return .readRates
         case .receiving, .reserving: return finish(.nothing, .error(failure))
-        case .routing: return finish(.release, .error(failure))
+        case .routing, .waiting: return finish(.release, .error(failure))
         // The first refusal stands.
         case .refusing, .finished: return .none
         case .awaiting, .answering: return illegal("refused")
@@ -213,6 +216,28 @@ package struct RequestStateMachine: Sendable {
             return .exchangeHold
         case .finished: return .none
         default: return illegal("fallbackChosen")
+        }
+    }
+
+    /// No node has room.
+    package mutating func queued() -> Action {
+        switch state {
+        case .routing:
+            state = .waiting
+            return .none
+        case .finished: return .none
+        default: return illegal("queued")
+        }
+    }
+
+    /// It need not wait any longer, whatever comes of it.
+    package mutating func turnCame() -> Action {
+        switch state {
+        case .waiting:
+            state = .routing
+            return .none
+        case .finished: return .none
+        default: return illegal("turnCame")
         }
     }
 
@@ -300,7 +325,7 @@ package struct RequestStateMachine: Sendable {
         switch state {
         case .receiving, .refusing: return finish(.nothing, .none)
         case .reserving: return finish(.abandon, .none)
-        case .routing: return finish(.release, .none)
+        case .routing, .waiting: return finish(.release, .none)
         // An abort during prefill is not free: the node worked, and would be the way to steal it.
         case .awaiting where !hasReachedNode: return finish(.release, .none, cancelsUpstream: true)
         case .awaiting, .answering: return finish(.settleDelivered, .none, cancelsUpstream: true)
@@ -314,7 +339,7 @@ package struct RequestStateMachine: Sendable {
         case .receiving: return finish(.nothing, .error(failure))
         case .refusing(let first): return finish(.nothing, .error(first))
         case .reserving: return finish(.abandon, .error(failure))
-        case .routing: return finish(.release, .error(failure))
+        case .routing, .waiting: return finish(.release, .error(failure))
         case .awaiting: return finish(.release, .error(failure), cancelsUpstream: true)
         case .answering(let form): return interrupt(form, failure, delivered: delivered)
         case .finished: return .none

@@ -63,6 +63,7 @@ package final class FleetService: Sendable {
         self.router = SharedRouter(
             Router(
                 fleet: FleetSnapshot(nodes: configuration.nodeSpecs), policy: configuration.routing.policy, seed: seed))
+        router.configure(configuration, logger: logger)
         var state = FleetState()
         _ = state.configured(configuration.nodes, now: .now())
         state.sites = configuration.sites
@@ -100,6 +101,7 @@ package final class FleetService: Sendable {
             apply(state.reconcileWords(now: .now()))
             return (next, moved)
         }
+        router.configure(configuration, logger: logger)
         for node in configuration.nodes {
             let addresses = addresses(of: node.id)
             if !addresses.isEmpty { onAddresses(node.id, addresses) }

@@ -5,7 +5,11 @@ import Synchronization
 /// The process's one router, behind its mutex. Each call holds it for at most about 2 microseconds,
 /// ``replaceFleet(with:)`` and ``status(now:)`` apart, which are rare.
 package final class SharedRouter: Sendable {
-    private let router: Mutex<Router>
+    let router: Mutex<Router>
+    /// Locked before ``router`` where both are.
+    let room = Mutex(AdmissionRoom<AdmissionWaiter>())
+    /// Requests in ``room``, and one more while one comes: whoever has changed the router and sees 0 here need not look.
+    let waitingCount = Atomic<Int>(0)
     private let expectedOutput = Mutex(ExpectedOutput())
     /// Whether the policy makes anything of a prompt's blocks and of what its answer will be.
     package let weighsPrompts: Bool
@@ -41,6 +45,7 @@ package final class SharedRouter: Sendable {
     /// Another gateway told something.
     package func gossiped(_ message: GossipMessage, from peer: UInt64, now: MonotonicTime) {
         router.withLock { $0.gossiped(message, from: peer, now: now) }
+        admitWaiting(now: now)
     }
 
     /// The node's metrics are those of a model that it is not configured with.
@@ -49,6 +54,7 @@ package final class SharedRouter: Sendable {
     /// What the node's metrics said.
     package func reported(_ node: NodeID, _ report: NodeReport, now: MonotonicTime) {
         router.withLock { $0.reported(node, report, now: now) }
+        admitWaiting(now: now)
     }
 
     /// The request was written to the node.
@@ -59,18 +65,21 @@ package final class SharedRouter: Sendable {
     /// The first token of a stream came.
     package func firstToken(_ assignment: Assignment, now: MonotonicTime) {
         router.withLock { $0.firstToken(assignment, now: now) }
+        admitWaiting(now: now)
     }
 
     /// Exactly once for each dispatched decision, on every exit.
     package func finished(_ assignment: Assignment, outcome: RoutingOutcome, now: MonotonicTime) {
         router.withLock { $0.finished(assignment, outcome: outcome, now: now) }
+        admitWaiting(now: now)
     }
 
     /// - Returns: The node's state before and after.
     package func probed(
         _ node: NodeID, _ result: ProbeResult, now: MonotonicTime
     ) -> (before: RoutingNodeState, after: RoutingNodeState)? {
-        router.withLock { router in
+        defer { admitWaiting(now: now) }
+        return router.withLock { router in
             guard let before = router.state(of: node) else { return nil }
             router.probed(node, result, now: now)
             return (before, router.state(of: node) ?? before)
@@ -79,6 +88,7 @@ package final class SharedRouter: Sendable {
 
     package func setCordoned(_ isCordoned: Bool, node: NodeID) {
         router.withLock { $0.setCordoned(isCordoned, node: node) }
+        admitWaiting(now: .now())
     }
 
     package func setDraining(_ isDraining: Bool, node: NodeID) {
@@ -96,7 +106,8 @@ package final class SharedRouter: Sendable {
 
     /// Nodes that stay, by id, keep their index, in-flight work, health and cordon.
     package func replaceFleet(with nodes: [NodeSpec]) -> FleetSnapshot {
-        router.withLock { router in
+        defer { admitWaiting(now: .now()) }
+        return router.withLock { router in
             let next = router.fleet.succeeded(by: nodes)
             router.replaceFleet(next)
             return next
@@ -120,12 +131,15 @@ package final class SharedRouter: Sendable {
 
     /// Whether a node outside `excluded` takes requests for the model now.
     package func takesRequests(
-        _ model: ModelID, on engines: EngineSet = .all, excluding excluded: NodeSet = NodeSet()
+        _ model: ModelID, on engines: EngineSet = .all, excluding excluded: NodeSet = NodeSet(),
+        in region: String? = nil
     ) -> Bool {
-        router.withLock { $0.takesRequests(model, on: engines, excluding: excluded) }
+        router.withLock { $0.takesRequests(model, on: engines, excluding: excluded, in: region) }
     }
 
-    package func servableModels() -> [ModelID] { router.withLock { $0.servableModels() } }
+    package func servableModels(in region: String? = nil) -> [ModelID] {
+        router.withLock { $0.servableModels(in: region) }
+    }
 
     package var inflightCount: Int { router.withLock { $0.inflightCount } }
 }

@@ -36,28 +36,34 @@ package final class RedisKeyDirectory {
         }
     }
 
-    /// The org's own slot says whether it is suspended, and which models the key may use: two questions on their way at
+    /// The org's own slot says whether it is suspended, which models the key may use, and where: two questions on their way at
     /// once, answered in order.
     private func addRights(
         to record: KeyRecord, completion: @escaping (Result<KeyRecord?, LedgerTransportFailure>) -> Void
     ) {
         var record = record
         var failed: LedgerTransportFailure?
-        client.send(["HGET", .string(StoreKeys.account(record.org)), "status"], timeout: Self.timeout) { result in
+        client.send(["HMGET", .string(StoreKeys.account(record.org)), "status", "region"], timeout: Self.timeout) {
+            result in
             switch result {
-            case .success(let status): record.isOrgSuspended = status.string == AccountStatus.suspended.rawValue
+            case .success(.array(let fields)) where fields.count == 2:
+                record.isOrgSuspended = fields[0].string == AccountStatus.suspended.rawValue
+                record.orgRegion = fields[1].string
+            case .success: failed = .refused("the reply is no org's record")
             case .failure(let error): failed = Self.failure(error)
             }
         }
         client.send(
-            ["HMGET", .string(StoreKeys.key(record.id, org: record.org)), "status", "models"], timeout: Self.timeout
+            ["HMGET", .string(StoreKeys.key(record.id, org: record.org)), "status", "models", "region"],
+            timeout: Self.timeout
         ) { result in
             switch result {
-            case .success(.array(let fields)) where fields.count == 2:
+            case .success(.array(let fields)) where fields.count == 3:
                 if let failed { return completion(.failure(failed)) }
                 // Without its record a key could do anything, and the ledger admits nothing of it.
                 guard fields[0].string != nil else { return completion(.success(nil)) }
                 record.models = fields[1].string.map(KeyModels.parse)
+                record.keyRegion = fields[2].string
                 completion(.success(record))
             case .success: completion(.failure(.refused("the reply is no key's record")))
             case .failure(let error): completion(.failure(Self.failure(error)))

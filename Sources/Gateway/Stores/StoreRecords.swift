@@ -68,11 +68,13 @@ struct OrgRecord {
             let status = account["status"].flatMap(AccountStatus.init), account["bal"] != nil
         else { return nil }
         let (reserved, count) = open
-        return OrgSummary(
+        var summary = OrgSummary(
             id: id, name: account["name"] ?? "", status: status, balance: NanoUSD(unchecked: balance),
             creditLimit: NanoUSD(unchecked: credit), reserved: NanoUSD(unchecked: reserved), openReservations: count,
             leased: NanoUSD(unchecked: lent - reserved), available: NanoUSD(unchecked: balance + credit - lent),
             limits: limits, keysMax: account.int("keysmax") ?? 0, createdAt: createdAt)
+        summary.region = account["region"]
+        return summary
     }
 }
 
@@ -86,6 +88,7 @@ extension KeySummary {
                 concurrency: record.int("conc")),
             models: record["models"].map(KeyModels.parse),
             createdAt: WallTime(milliseconds: record.number("created") ?? 0))
+        region = record["region"]
     }
 }
 

@@ -24,7 +24,7 @@ package struct AccessLogRecord: Sendable {
     package var cost: NanoUSD?
     /// Whether the tokens are the gateway's own count rather than the node's usage.
     package var estimated: Bool
-    /// Waiting for admission.
+    /// Waiting for admission, and for room at the nodes.
     package var queueNanoseconds: Int64?
     /// Accepted to first token (or to the whole answer, where it is plain).
     package var firstTokenNanoseconds: Int64?

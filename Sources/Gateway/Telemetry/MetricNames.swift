@@ -94,6 +94,9 @@ package enum MetricCounter: Int, Hashable, Sendable, CaseIterable {
     case estimatedCharges
     /// A node's usage could not be true, or it generated past its bound.
     case usageDistrusted
+    /// Not let wait for room at the nodes, or not any longer: too many wait; it would be, or was, too late.
+    case queueRefusedFull
+    case queueRefusedLate
 }
 
 /// Things that go up and down, each loop's share of them.
@@ -101,6 +104,8 @@ package enum MetricGauge: Int, Hashable, Sendable, CaseIterable {
     case connectionsOpen
     case requestsOpen
     case bufferedBytes
+    /// For room at the nodes.
+    case requestsWaiting
 }
 
 /// Bucket bounds. OpenTelemetry's are those that its `gen_ai` conventions specify.
@@ -121,6 +126,7 @@ enum MetricBounds {
     static let redisLatency = [
         0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1,
     ]
+    static let queueWait = [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60]
     static let admissionWait = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30]
 }
 

@@ -123,6 +123,10 @@ package struct MetricsRegistry: Sendable {
         text.family("tollgate_admission_wait_seconds", .histogram, "Asking for admission to having it.")
         text.histogram([], sum.admissionWait, series: 0)
         text.family(
+            "tollgate_queue_wait_seconds", .histogram,
+            "How long requests that found no room at the nodes waited for it, served in the end or not.")
+        text.histogram([], sum.queueWait, series: 0)
+        text.family(
             "tollgate_redis_latency_seconds", .histogram, "A SYNC or admission call: command sent to answer read.")
         text.histogram([], sum.redisLatency, series: 0)
     }
@@ -151,6 +155,9 @@ package struct MetricsRegistry: Sendable {
         text.counter(
             "tollgate_sent_bytes_total", "Response bytes to clients, heads and framing included.", value(.bytesSent))
         text.counter("tollgate_cost_nanousd_total", "Charged, in billionths of a US dollar.", value(.costNanousd))
+        text.family("tollgate_queue_refused_total", .counter, "Requests refused for want of room at the nodes.")
+        text.sample([("reason", "full")], value(.queueRefusedFull))
+        text.sample([("reason", "late")], value(.queueRefusedLate))
         text.counter("tollgate_fallbacks_total", "Requests that another model took over.", value(.fallbacks))
         text.counter("tollgate_estimated_charges_total", "Charges without a node's usage.", value(.estimatedCharges))
         text.counter(
@@ -191,6 +198,7 @@ package struct MetricsRegistry: Sendable {
             Int64(gauges.accessLogDropped))
         text.gauge("tollgate_connections_open", "Client connections open.", value(.connectionsOpen))
         text.gauge("tollgate_requests_open", "Requests between accept and their last byte.", value(.requestsOpen))
+        text.gauge("tollgate_queue_length", "Requests that wait for room at the nodes.", value(.requestsWaiting))
         text.gauge("tollgate_buffered_bytes", "Request bodies held in memory.", value(.bufferedBytes))
         text.gauge("tollgate_reservations_open", "Holds that are running.", Int64(gauges.reservationsOpen))
         text.gauge(

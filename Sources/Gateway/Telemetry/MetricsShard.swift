@@ -87,6 +87,9 @@ package final class MetricsShard {
     /// From asking for admission to having it.
     package func admissionWaited(seconds: Double) { values.admissionWait.observe(seconds, series: 0) }
 
+    /// From finding no room at the nodes to having it, or to giving up.
+    package func queueWaited(seconds: Double) { values.queueWait.observe(seconds, series: 0) }
+
     /// One answer of Redis.
     package func redisAnswered(seconds: Double) { values.redisLatency.observe(seconds, series: 0) }
 
@@ -126,6 +129,7 @@ package struct MetricsSnapshot: Sendable {
     fileprivate(set) var tokenUsage = HistogramFamily(bounds: MetricBounds.tokenUsage, capacity: 0)
     fileprivate(set) var overhead = HistogramFamily(bounds: MetricBounds.overhead, capacity: 1)
     fileprivate(set) var admissionWait = HistogramFamily(bounds: MetricBounds.admissionWait, capacity: 1)
+    fileprivate(set) var queueWait = HistogramFamily(bounds: MetricBounds.queueWait, capacity: 1)
     fileprivate(set) var redisLatency = HistogramFamily(bounds: MetricBounds.redisLatency, capacity: 1)
 
     package init() {
@@ -143,6 +147,7 @@ package struct MetricsSnapshot: Sendable {
         for index in gauges.indices { gauges[index] &+= other.gauges[index] }
         overhead.add(other.overhead, series: 0, as: 0)
         admissionWait.add(other.admissionWait, series: 0, as: 0)
+        queueWait.add(other.queueWait, series: 0, as: 0)
         redisLatency.add(other.redisLatency, series: 0, as: 0)
         for (theirs, name) in other.models.enumerated() {
             if !models.contains(name) { addModel(name) }

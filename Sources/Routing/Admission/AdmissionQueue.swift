@@ -14,7 +14,8 @@ import Domain
 /// Pure: the caller says how long the least busy node is behind (``Router/leastWaitSeconds(for:now:)``) and does what is
 /// decided.
 package struct AdmissionQueue: Sendable {
-    /// What one turn gives, in tokens of work: a few ordinary requests.
+    /// What one turn gives at most, in tokens of work: a few ordinary requests. Where those that wait are smaller, a turn
+    /// gives what one of them costs in the mean, or an org with many small ones would have hundreds of them in a turn.
     package static let quantum = 32_768.0
     /// An output token keeps a node about as busy as two of prompt.
     package static let outputTokenCost = 2.0
@@ -24,7 +25,7 @@ package struct AdmissionQueue: Sendable {
     private static let rateWeight = 0.2
     private static let rateIntervalSeconds = 0.5
 
-    package let limits: AdmissionLimits
+    package var limits: AdmissionLimits
     private var classes: [ClassQueue]
     private var places = AdmissionPlaces()
     /// What each org has in flight, of those that have something.
@@ -53,6 +54,8 @@ package struct AdmissionQueue: Sendable {
 
     package var count: Int { places.count }
     package var isEmpty: Bool { places.count == 0 }
+    /// Nobody waits, and nothing that was let in is still on its way.
+    package var isIdle: Bool { isEmpty && inflight.isEmpty }
 
     // MARK: Events
 
@@ -70,7 +73,7 @@ package struct AdmissionQueue: Sendable {
             began(request.org, cost: request.cost, now: now)
             return .dispatch
         }
-        let wait = waitSeconds(for: request)
+        let wait = waitSeconds(for: request, now: now)
         let patience = request.deadline.seconds(since: now)
         guard wait <= patience else {
             return .reject(retryAfterSeconds: Self.retryAfter(wait - patience), evicted: [])
@@ -100,6 +103,8 @@ package struct AdmissionQueue: Sendable {
             guard let request = places.remove(taken) else { continue }
             bytes -= request.bytes
             began(request.org, cost: request.cost, now: now)
+            // Or the time until somebody waits again would count as time in which nothing could leave.
+            if isEmpty { rateSince = nil }
             return (AdmissionTicket(value: value), request)
         }
         return nil
@@ -136,7 +141,7 @@ package struct AdmissionQueue: Sendable {
     // MARK: What is predicted
 
     /// How long a request would wait now.
-    package func waitSeconds(for request: AdmissionRequest) -> Double {
+    package func waitSeconds(for request: AdmissionRequest, now: MonotonicTime) -> Double {
         let own = classes[request.priority.rawValue].costBefore(request, places)
         var ahead = own
         for priority in classes.indices where priority <= request.priority.rawValue {
@@ -145,7 +150,27 @@ package struct AdmissionQueue: Sendable {
                 ? classes[priority].cost
                 : classes[priority].costOfOthers(than: request.org, upTo: own + request.cost)
         }
-        return ahead / max(1, rate)
+        return ahead / rate(now: now)
+    }
+
+    /// What leaves in a second: what was seen to, and no more than could have since it was last seen, were all that is
+    /// with the nodes to leave just now. So nodes that stand still are noticed while they do.
+    private func rate(now: MonotonicTime) -> Double {
+        guard let rateSince, inflightTotal > 0 else { return max(1, rate) }
+        let seconds = max(Self.rateIntervalSeconds, now.seconds(since: rateSince))
+        return max(1, min(rate, (rateCost + inflightTotal) / seconds))
+    }
+
+    /// How long requests are with the nodes now, in the mean: with what is there, that tells what leaves in a second
+    /// (Little's law). For when somebody begins to wait, and nothing has been seen to leave yet.
+    package mutating func serviceTakes(seconds: Double) {
+        guard isEmpty, seconds > 0, inflightTotal > 0 else { return }
+        rate = max(1, inflightTotal / seconds)
+    }
+
+    /// When it would be worth coming back, for one that does not wait any longer.
+    package func retryAfterSeconds(for request: AdmissionRequest, patienceSeconds: Double, now: MonotonicTime) -> Int {
+        Self.retryAfter(waitSeconds(for: request, now: now) - patienceSeconds)
     }
 
     private static func retryAfter(_ seconds: Double) -> Int {
@@ -192,6 +217,37 @@ package struct AdmissionQueue: Sendable {
         _ = places.remove(index)
         bytes -= request.bytes
         if isEmpty { rateSince = nil }
+    }
+
+    /// Those that wait in vain as things stand: the last of each org, while it would be served after its deadline. Forgotten;
+    /// each is to be refused, when it would have been served later than its deadline by so much.
+    package mutating func hopeless(now: MonotonicTime) -> [(ticket: AdmissionTicket, retryAfterSeconds: Int)] {
+        var found: [(ticket: AdmissionTicket, retryAfterSeconds: Int)] = []
+        for priority in classes.indices {
+            for org in classes[priority].waiting {
+                while let index = classes[priority].last(of: org, places), let request = places[index] {
+                    // Its own cost is among what is ahead of it, once it is in the queue.
+                    let late =
+                        waitSeconds(for: request, now: now) - request.cost / rate(now: now)
+                        - request.deadline.seconds(since: now)
+                    guard late > Self.hopelessSeconds else { break }
+                    found.append((AdmissionTicket(value: places.value(of: index)), Self.retryAfter(late)))
+                    drop(index)
+                }
+            }
+        }
+        return found
+    }
+
+    /// A prediction errs by this much without anybody being refused who was let in.
+    private static let hopelessSeconds = 1.0
+
+    /// Makes way for a request of another queue, with which this one shares its bounds: as for one of its own.
+    package mutating func giveWay(to request: AdmissionRequest) -> AdmissionTicket? {
+        guard let index = victim(for: request) else { return nil }
+        let ticket = AdmissionTicket(value: places.value(of: index))
+        drop(index)
+        return ticket
     }
 
     private mutating func makeRoom(for request: AdmissionRequest) -> (fits: Bool, evicted: [AdmissionTicket]) {

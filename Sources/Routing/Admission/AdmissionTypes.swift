@@ -65,3 +65,78 @@ package struct AdmissionLimits: Hashable, Sendable {
         self.shareWaitSeconds = min(shareWaitSeconds, waitSecondsMax)
     }
 }
+
+/// Requests that the same nodes could take: they wait for the same room.
+package struct AdmissionLane: Hashable, Sendable {
+    let model: ModelID
+    let engines: EngineSet
+    let region: String?
+
+    init(_ request: RoutingRequest) {
+        model = request.model
+        engines = request.engines
+        region = request.region
+    }
+
+    /// Any request of it, for what the router is asked of all alike.
+    var probe: RoutingRequest {
+        var probe = RoutingRequest(model: model, promptTokens: 1, expectedOutputTokens: 1, engines: engines)
+        probe.region = region
+        return probe
+    }
+}
+
+/// What a request that came is charged with, until it is over (``AdmissionRoom/left(_:isAnswered:now:)``).
+package struct AdmissionSeat: Hashable, Sendable {
+    enum Phase: Hashable, Sendable {
+        case waiting(UInt64)
+        case placed(since: MonotonicTime)
+    }
+
+    let lane: AdmissionLane
+    let org: OrgID
+    let cost: Double
+    let phase: Phase
+
+    package var isWaiting: Bool {
+        if case .waiting = phase { true } else { false }
+    }
+
+    func waiting(_ id: UInt64) -> AdmissionSeat {
+        AdmissionSeat(lane: lane, org: org, cost: cost, phase: .waiting(id))
+    }
+
+    func placed(_ now: MonotonicTime) -> AdmissionSeat {
+        AdmissionSeat(lane: lane, org: org, cost: cost, phase: .placed(since: now))
+    }
+}
+
+/// Why a request does not wait, or not any longer.
+package struct AdmissionRejection: Hashable, Sendable {
+    package enum Cause: Hashable, Sendable {
+        /// Too many wait, or too much.
+        case full
+        /// It would be served after its deadline, or was not before.
+        case late
+    }
+
+    package var cause: Cause
+    /// Trying again is worth it then.
+    package var retryAfterSeconds: Int
+}
+
+/// What becomes of a request that came.
+package enum RoomOutcome: Hashable, Sendable {
+    /// A node has it, in the router's books too.
+    case placed(Assignment, AdmissionSeat)
+    case waits(AdmissionSeat)
+    /// No node takes it, and none is about to.
+    case refused(RoutingRefusal)
+    case rejected(AdmissionRejection)
+}
+
+/// One that waited, and what became of it: never ``RoomOutcome/waits(_:)``.
+package struct AdmissionTurn<Waiter: Sendable>: Sendable {
+    package let waiter: Waiter
+    package let outcome: RoomOutcome
+}

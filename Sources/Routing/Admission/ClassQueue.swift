@@ -18,8 +18,14 @@ struct ClassQueue: Sendable {
     /// Whether the org whose turn it is has got its quantum.
     private var isGranted = false
     private(set) var cost = 0.0
+    private var count = 0
+    /// What a turn gives.
+    private var quantum: Double { min(AdmissionQueue.quantum, max(1, cost / Double(max(1, count)))) }
 
     // MARK: What waits
+
+    /// The orgs that wait, in the order of their turns.
+    var waiting: ContiguousArray<OrgID> { ring }
 
     func hasWork(of org: OrgID) -> Bool { orgs[org] != nil }
     func hasOrg(where condition: (OrgID) -> Bool) -> Bool { ring.contains(where: condition) }
@@ -64,6 +70,7 @@ struct ClassQueue: Sendable {
 
     /// Takes out whoever's turn it is among those that may go; the caller frees the place.
     mutating func next(_ places: inout AdmissionPlaces, mayGo: (OrgID) -> Bool) -> Int? {
+        let quantum = quantum
         while true {
             // One round; a request of many quanta needs several, which are granted at one go.
             var rounds = Double.infinity
@@ -74,7 +81,7 @@ struct ClassQueue: Sendable {
                     continue
                 }
                 if !isGranted {
-                    orgs[org]?.deficit += AdmissionQueue.quantum
+                    orgs[org]?.deficit += quantum
                     isGranted = true
                 }
                 let (price, deficit) = (places.cost(first), orgs[org]?.deficit ?? 0)
@@ -83,12 +90,12 @@ struct ClassQueue: Sendable {
                     remove(first, &places)
                     return first
                 }
-                rounds = min(rounds, ((price - deficit) / AdmissionQueue.quantum).rounded(.up))
+                rounds = min(rounds, ((price - deficit) / quantum).rounded(.up))
                 passTurn()
             }
             guard rounds.isFinite else { return nil }
             guard rounds > 1 else { continue }
-            for org in ring where mayGo(org) { orgs[org]?.deficit += (rounds - 1) * AdmissionQueue.quantum }
+            for org in ring where mayGo(org) { orgs[org]?.deficit += (rounds - 1) * quantum }
         }
     }
 
@@ -108,6 +115,7 @@ struct ClassQueue: Sendable {
             turn = turn + 1 < ring.count ? turn + 1 : 0
         }
         cost += request.cost
+        count += 1
         change(request.org) { queue in
             queue.cost += request.cost
             queue.latest = max(queue.latest, request.deadline)
@@ -120,6 +128,7 @@ struct ClassQueue: Sendable {
         guard let request = places[index] else { return }
         let org = request.org
         cost -= request.cost
+        count -= 1
         var isOver = false
         change(org) { queue in
             let position = places.position(index)

@@ -45,13 +45,18 @@ struct AnyPolicy: Sendable {
 
     /// Predicted for one request more; nil where the policy does not learn it.
     func decodeStepSeconds(_ node: Int) -> Double? {
-        name == .predictedCost ? Double(predictedCost.table.step[node]) : nil
+        name == .predictedCost ? Double(predictedCost.table.rows[node].step) : nil
     }
 
     /// How long a node is behind; 0 where the policy does not predict it.
     func waitSeconds(_ node: Int, stepSecondsMax: Double, now: MonotonicTime) -> Double {
         guard name == .predictedCost else { return 0 }
         return predictedCost.waitSeconds(node, stepSecondsMax: stepSecondsMax, now: now)
+    }
+
+    /// What a node costs a request; nil where the policy does not predict it.
+    func costTerms(_ node: Int, _ request: RoutingRequest, load: NodeLoad, now: MonotonicTime) -> CostTerms? {
+        name == .predictedCost ? predictedCost.costTerms(node, request, load: load, now: now) : nil
     }
 
     mutating func choose(

@@ -117,6 +117,8 @@ extension PredictedCost {
     /// How long the node is behind, its decoding considered: see ``Router/leastWaitSeconds(for:stepSecondsMax:now:)``.
     func waitSeconds(_ node: Int, stepSecondsMax: Double, now: MonotonicTime) -> Double {
         let step = Double(table.rows[node].step)
+        // A node that is slow when it answers one alone has an objective of its own: no waiting makes it faster.
+        let stepSecondsMax = max(stepSecondsMax, 1.5 * estimates[node].step.seconds(decoding: 0))
         guard step <= 2 * stepSecondsMax else { return .infinity }
         let wait = Double(table.wait(node, nowMilliseconds: Self.milliseconds(now)))
         return step > 0.7 * stepSecondsMax ? max(1, wait) : wait

@@ -83,7 +83,7 @@ struct PredictedCost: Policy {
         newTokens * (1 + (cachedTokens + newTokens / 2) / weights.attentionTokens)
     }
 
-    private func terms(of request: RoutingRequest, now: MonotonicTime) -> CostTable.Request {
+    func terms(of request: RoutingRequest, now: MonotonicTime) -> CostTable.Request {
         let output = Double(max(0, request.expectedOutputTokens))
         let queued = fleetMeans.queuedPerNode
         return CostTable.Request(
@@ -339,5 +339,17 @@ struct PredictedCost: Policy {
     /// Of a clock that wraps after 24 days.
     static func milliseconds(_ time: MonotonicTime) -> Int32 {
         Int32(truncatingIfNeeded: time.nanoseconds / 1_000_000)
+    }
+}
+
+extension Span<Int32> {
+    /// Of ascending elements.
+    fileprivate func contains(_ element: Int32) -> Bool {
+        var (low, high) = (0, count)
+        while low < high {
+            let middle = (low + high) / 2
+            if self[middle] < element { low = middle + 1 } else { high = middle }
+        }
+        return low < count && self[low] == element
     }
 }

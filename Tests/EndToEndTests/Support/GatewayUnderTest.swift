@@ -226,6 +226,7 @@ struct GatewayPlan {
     /// Whole sections, as YAML lines.
     var sections: [String] = []
     var loops = 2
+    var sites: [(id: String, region: String)] = [("here", "test"), ("there", "test")]
 
     /// Adds a node that serves one model of its own, under the same id and another name upstream.
     mutating func serve(_ model: String, port: Int, engine: String = "vllm", options: [String] = []) {
@@ -239,7 +240,7 @@ struct GatewayPlan {
         var lines = [
             "listen: 127.0.0.1:0", "admin: { listen: 127.0.0.1:0, token: \"${E2E_ADMIN_TOKEN}\" }",
             "redis: { url: \(redisURL) }", "journal: { directory: \(journal) }", "event_loops: \(loops)",
-            "sites: [ { id: here, region: test }, { id: there, region: test } ]",
+            "sites: [ " + sites.map { "{ id: \($0.id), region: \($0.region) }" }.joined(separator: ", ") + " ]",
         ]
         if !sections.contains(where: { $0.hasPrefix("org_defaults:") }) {
             lines.append("org_defaults: { rpm: unlimited, tpm: unlimited, concurrency: unlimited }")

@@ -1,0 +1,253 @@
+import Domain
+
+/// All requests that wait in one gateway, and the way to a node for all that come.
+///
+/// Requests that the same nodes could take (one model, endpoints that the same engines serve) share a lane: an
+/// ``AdmissionQueue`` with its orgs, classes and deadlines. One that no node of its lane has room for waits there; others
+/// pass, since what is full is not theirs. Lanes share one bound on number and bytes, and take turns where they share
+/// nodes. A request that comes back from a node that failed it goes before all that wait: it was let in once.
+///
+/// Whoever's turn comes is placed at once, in the same step: so as many go as there is room for, and no other can take the
+/// room before they are told. Pure: the caller tells it after each event that may have made room (``turns(router:now:)``)
+/// and tells the waiters what became of them.
+package struct AdmissionRoom<Waiter: Sendable>: Sendable {
+    struct Waiting: Sendable {
+        var lane: AdmissionLane
+        /// nil where it has come back from a node.
+        var ticket: AdmissionTicket?
+        var request: RoutingRequest
+        var blocks: ContiguousArray<UInt64>
+        var asking: AdmissionRequest
+        var patienceSeconds: Double
+        var waiter: Waiter
+    }
+
+    struct Lane: Sendable {
+        var queue: AdmissionQueue
+        /// From a ticket of the queue to its request.
+        var queued: [AdmissionTicket: UInt64] = [:]
+        /// Let in before, in the order in which they came back.
+        var returned: ContiguousArray<UInt64> = []
+        /// From placement to end, of those answered.
+        var service = RunningMean()
+
+        var isEmpty: Bool { queued.isEmpty && returned.isEmpty }
+    }
+
+    /// Lanes that nothing is in are forgotten beyond this.
+    private static var idleLanesMax: Int { 1_024 }
+
+    package var limits: AdmissionLimits {
+        didSet { for lane in lanes.keys { lanes[lane]?.queue.limits = limits } }
+    }
+    /// Beyond a decode step of so many seconds a node is full.
+    package var stepSecondsMax: Double
+    var lanes: [AdmissionLane: Lane] = [:]
+    var waiting: [UInt64: Waiting] = [:]
+    /// Lanes in which somebody waits, in turn.
+    var busy: ContiguousArray<AdmissionLane> = []
+    var turn = 0
+    private var ids: UInt64 = 0
+
+    package init(limits: AdmissionLimits = AdmissionLimits(), stepSecondsMax: Double = 0.05) {
+        self.limits = limits
+        self.stepSecondsMax = stepSecondsMax
+    }
+
+    /// Requests that wait.
+    package var count: Int { waiting.count }
+    package var bytes: Int { busy.reduce(0) { $0 + (lanes[$1]?.queue.bytes ?? 0) } }
+
+    // MARK: Coming
+
+    /// A request came, or came back from a node that failed it.
+    ///
+    /// - Parameters:
+    ///   - asking: Whose it is, and what it is charged.
+    ///   - seat: What it was let in with before; that is over where the request is for another lane now.
+    ///   - turns: What becomes of others that must make way for it.
+    package mutating func arrived(
+        _ request: RoutingRequest, blocks: Span<UInt64>, asking: AdmissionRequest, seat: AdmissionSeat?,
+        waiter: Waiter, router: inout Router, now: MonotonicTime, turns: inout [AdmissionTurn<Waiter>]
+    ) -> RoomOutcome {
+        let lane = AdmissionLane(request)
+        let isBack = seat?.lane == lane
+        if let seat, !isBack { left(seat, now: now) }
+        let wait = leastWait(request, &router, now)
+        if wait == .infinity, let refusal = refusal(of: request, router: &router, now: now) {
+            if isBack, let seat { left(seat, now: now) }
+            return .refused(refusal)
+        }
+        // Found once: the usual request goes straight on from here.
+        let place = lanes.index(forKey: lane) ?? open(lane)
+        if isBack, let seat {
+            guard wait < limits.waitSecondsMax else {
+                return .waits(comeBack(request, blocks, asking, seat, waiter, now))
+            }
+            return placed(request, blocks, asking, seat, waiter, &router, now)
+        }
+        if let seconds = lanes.values[place].service.mean { lanes.values[place].queue.serviceTakes(seconds: seconds) }
+        let seat = AdmissionSeat(lane: lane, org: asking.org, cost: asking.cost, phase: .placed(since: now))
+        switch lanes.values[place].queue.arrived(asking, leastWaitSeconds: wait, now: now) {
+        case .dispatch: return placed(request, blocks, asking, seat, waiter, &router, now)
+        case .wait(let ticket, let evicted):
+            for ticket in evicted { evict(ticket, of: lane, now: now, turns: &turns) }
+            let id = note(
+                Waiting(
+                    lane: lane, ticket: ticket, request: request, blocks: copy(blocks), asking: asking,
+                    patienceSeconds: asking.deadline.seconds(since: now), waiter: waiter))
+            lanes[lane]?.queued[ticket] = id
+            guard fits(id, asking, now: now, turns: &turns) else {
+                let rejection = rejection(.full, asking, lane, patience: 0, now: now)
+                forget(id)
+                return .rejected(rejection)
+            }
+            return .waits(seat.waiting(id))
+        case .reject(let seconds, let evicted):
+            for ticket in evicted { evict(ticket, of: lane, now: now, turns: &turns) }
+            let predicted = lanes[lane]?.queue.waitSeconds(for: asking, now: now) ?? 0
+            let isLate = predicted > asking.deadline.seconds(since: now)
+            return .rejected(AdmissionRejection(cause: isLate ? .late : .full, retryAfterSeconds: seconds))
+        }
+    }
+
+    private mutating func open(_ lane: AdmissionLane) -> Dictionary<AdmissionLane, Lane>.Index {
+        if lanes.count >= Self.idleLanesMax { lanes = lanes.filter { !($0.value.isEmpty && $0.value.queue.isIdle) } }
+        lanes[lane] = Lane(queue: AdmissionQueue(limits: limits))
+        return lanes.index(forKey: lane) ?? lanes.startIndex
+    }
+
+    /// A request that was let in goes to a node.
+    private mutating func placed(
+        _ request: RoutingRequest, _ blocks: Span<UInt64>, _ asking: AdmissionRequest, _ seat: AdmissionSeat,
+        _ waiter: Waiter, _ router: inout Router, _ now: MonotonicTime
+    ) -> RoomOutcome {
+        switch router.decide(request, blocks: blocks, now: now) {
+        case .dispatch(let assignment): return .placed(assignment, seat.placed(now))
+        // The policy's own caution: a node that will stop soon, say.
+        case .refuse(.allAtConcurrency): return .waits(comeBack(request, blocks, asking, seat, waiter, now))
+        case .refuse(let refusal):
+            left(seat, now: now)
+            return .refused(refusal)
+        }
+    }
+
+    private mutating func comeBack(
+        _ request: RoutingRequest, _ blocks: Span<UInt64>, _ asking: AdmissionRequest, _ seat: AdmissionSeat,
+        _ waiter: Waiter, _ now: MonotonicTime
+    ) -> AdmissionSeat {
+        var asking = asking
+        (asking.org, asking.cost) = (seat.org, seat.cost)
+        let id = note(
+            Waiting(
+                lane: seat.lane, ticket: nil, request: request, blocks: copy(blocks), asking: asking,
+                patienceSeconds: asking.deadline.seconds(since: now), waiter: waiter))
+        lanes[seat.lane]?.returned.append(id)
+        return seat.waiting(id)
+    }
+
+    private mutating func note(_ request: Waiting) -> UInt64 {
+        ids += 1
+        waiting[ids] = request
+        if !busy.contains(request.lane) { busy.append(request.lane) }
+        return ids
+    }
+
+    private func copy(_ blocks: Span<UInt64>) -> ContiguousArray<UInt64> {
+        var copy = ContiguousArray<UInt64>()
+        copy.reserveCapacity(blocks.count)
+        for position in 0..<blocks.count { copy.append(blocks[position]) }
+        return copy
+    }
+
+    /// Whether all lanes together are within the bounds, others having made way if need be.
+    private mutating func fits(
+        _ id: UInt64, _ asking: AdmissionRequest, now: MonotonicTime, turns: inout [AdmissionTurn<Waiter>]
+    ) -> Bool {
+        while count > limits.requestsMax || bytes > limits.bytesMax {
+            let own = waiting[id]?.lane
+            let others = busy.filter { $0 != own }
+                .sorted { (lanes[$0]?.queue.count ?? 0) > (lanes[$1]?.queue.count ?? 0) }
+            var hasGiven = false
+            for lane in others {
+                guard let ticket = lanes[lane]?.queue.giveWay(to: asking) else { continue }
+                evict(ticket, of: lane, now: now, turns: &turns)
+                hasGiven = true
+                break
+            }
+            guard hasGiven else { return false }
+        }
+        return true
+    }
+
+    /// The queue has dropped it; its waiter is still to be told.
+    private mutating func evict(
+        _ ticket: AdmissionTicket, of lane: AdmissionLane, now: MonotonicTime, turns: inout [AdmissionTurn<Waiter>]
+    ) {
+        guard let id = lanes[lane]?.queued[ticket], let request = waiting[id] else { return }
+        let rejection = rejection(.full, request.asking, lane, patience: 0, now: now)
+        forget(id)
+        turns.append(AdmissionTurn(waiter: request.waiter, outcome: .rejected(rejection)))
+    }
+
+    // MARK: Leaving
+
+    /// A request is over, or gives up waiting: what it held is free. One whose turn has come meanwhile, and who will be told
+    /// so, is not waiting any more: he leaves with the seat that he is told.
+    ///
+    /// - Parameter isAnswered: How long it took says how fast the nodes are.
+    package mutating func left(_ seat: AdmissionSeat, isAnswered: Bool = false, now: MonotonicTime) {
+        switch seat.phase {
+        case .placed(let since):
+            guard let place = lanes.index(forKey: seat.lane) else { return }
+            lanes.values[place].queue.ended(seat.org, cost: seat.cost)
+            if isAnswered { lanes.values[place].service.add(max(0, now.seconds(since: since))) }
+        case .waiting(let id):
+            guard let request = waiting[id] else { return }
+            if request.ticket == nil { lanes[seat.lane]?.queue.ended(seat.org, cost: seat.cost) }
+            forget(id)
+        }
+    }
+
+    /// Takes it out of every list.
+    mutating func forget(_ id: UInt64) {
+        guard let request = waiting.removeValue(forKey: id) else { return }
+        let lane = request.lane
+        if let ticket = request.ticket {
+            lanes[lane]?.queue.left(ticket)
+            lanes[lane]?.queued[ticket] = nil
+        } else {
+            lanes[lane]?.returned.removeAll { $0 == id }
+        }
+        guard lanes[lane]?.isEmpty != false, let position = busy.firstIndex(of: lane) else { return }
+        busy.remove(at: position)
+        if position < turn { turn -= 1 }
+    }
+
+    func rejection(
+        _ cause: AdmissionRejection.Cause, _ asking: AdmissionRequest, _ lane: AdmissionLane, patience: Double,
+        now: MonotonicTime
+    ) -> AdmissionRejection {
+        AdmissionRejection(
+            cause: cause,
+            retryAfterSeconds: lanes[lane]?.queue.retryAfterSeconds(
+                for: asking, patienceSeconds: patience, now: now) ?? 1)
+    }
+
+    // MARK: Room
+
+    func leastWait(_ request: RoutingRequest, _ router: inout Router, _ now: MonotonicTime) -> Double {
+        router.leastWaitSeconds(
+            for: request, stepSecondsMax: stepSecondsMax, enough: limits.shareWaitSeconds / 2, now: now)
+    }
+
+    /// Why no node takes the request, now or soon; nil where one would once it has room.
+    func refusal(of request: RoutingRequest, router: inout Router, now: MonotonicTime) -> RoutingRefusal? {
+        guard
+            !router.takesRequests(
+                request.model, on: request.engines, excluding: request.excluded, in: request.region),
+            case .refuse(let refusal) = router.decide(request, now: now), refusal != .allAtConcurrency
+        else { return nil }
+        return refusal
+    }
+}
