@@ -9,10 +9,12 @@ TEST_PACKAGES := $(PACKAGES) nginx
 BENCH_PACKAGES := $(PACKAGES) nginx wrk nghttp2-client python3
 # How long `make fuzz` fuzzes each target.
 SECONDS ?= 600
+# Where `make bench-routing` finds its traces.
+TRACES ?= traces
 # Test suites that need no server.
 QUICK := DomainTests|JSONTests|OpenAIProtocolTests|TokenizationTests|RoutingTests|BillingTests|ArchitectureTests
 
-.PHONY: run build test quick lint fuzz bench test-conformance test-tokens test-real clean
+.PHONY: run build test quick lint fuzz bench bench-routing test-conformance test-tokens test-real clean
 .PHONY: packages test-packages bench-packages
 
 run: build
@@ -45,6 +47,10 @@ fuzz: test-packages
 
 bench: bench-packages build
 	@python3 Benchmarks/bench.py $(ARGS)
+
+# The balancer on traces, in virtual time and live: docs/routing-results.md and its plot.
+bench-routing: bench-packages build
+	@python3 Benchmarks/routing_report.py --traces $(TRACES) $(ARGS)
 
 # Ids and counts against the libraries that define them, on 27 MB; TOKENS_FUZZ_SECONDS=3600 fuzzes for an hour.
 test-tokens: build

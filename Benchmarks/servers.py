@@ -163,12 +163,12 @@ class Servers:
         with socket.create_connection(("127.0.0.1", port), timeout=1):
             return True
 
-    def redis(self):
+    def redis(self, pinned=True):
         port = free_port()
         process = self.start(
             "redis",
             ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", self.directory, "--save", "",
-             "--appendonly", "yes", "--appendfsync", "everysec"], core=self.other_core)
+             "--appendonly", "yes", "--appendfsync", "everysec"], core=self.other_core if pinned else None)
         self.wait_for(process, lambda: self.accepts(port))
         return process.pid, port
 
@@ -211,18 +211,29 @@ class Servers:
             name="backend", backend=backend, port=port, extra="", certificate=certificate, key=key)
         return self.nginx("proxy", server, port, self.proxy_core), port
 
-    def simulated_node(self, name, speed):
+    def simulated_node(self, name, speed, model="node-model", options=(), pinned=True):
         """A simulated GPU node. Returns its address."""
         process = self.start(
-            name, [self.binary, "simulate", "node", "--port", "0", "--model", "node-model", "--speed", str(speed),
-                   "--json"], core=self.other_core)
+            name, [self.binary, "simulate", "node", "--port", "0", "--model", model, "--speed", str(speed),
+                   "--json", *options], core=self.other_core if pinned else None)
         self.wait_for(process, lambda: os.path.getsize(self.path(name + ".out")) > 0)
         with open(self.path(name + ".out")) as file:
             return f"127.0.0.1:{json.load(file)['port']}"
 
     def gateway(self, backends, redis_port, concurrency, pinned=True, tls=None):
         """`tls` is the pair of paths that ``certificate`` returns."""
-        gateway = Gateway(self, backends, redis_port, concurrency, pinned, tls)
+        nodes = "".join(
+            f'  - {{ id: n{index}, site: here, url: "http://{address}", engine: vllm, class: h100, '
+            f"models: {{ bench: node-model }}, max_concurrency: {concurrency} }}\n"
+            for index, address in enumerate(backends))
+        return self.gateway_of(
+            GATEWAY, pinned, redis_port=redis_port, nodes=nodes,
+            tls="tls: {{ certificate: {}, key: {} }}".format(*tls) if tls else "",
+            event_loops="event_loops: 1" if pinned else "")
+
+    def gateway_of(self, configuration, pinned=False, **fields):
+        """A gateway of a configuration, once its nodes are ready; `fields` are what the text asks for besides its own."""
+        gateway = Gateway(self, configuration, pinned, fields)
         self.wait_for(gateway.process, gateway.is_ready)
         self.wait_for(gateway.process, gateway.has_nodes)
         return gateway
@@ -231,19 +242,13 @@ class Servers:
 class Gateway:
     """`tollgate serve` with every feature on, and the commands to ask it."""
 
-    def __init__(self, servers, backends, redis_port, concurrency, pinned, tls):
+    def __init__(self, servers, configuration, pinned, fields):
         self.servers = servers
         self.port, self.admin_port = free_port(), free_port()
         self.token = secrets.token_hex(16)
-        nodes = "".join(
-            f'  - {{ id: n{index}, site: here, url: "http://{address}", engine: vllm, class: h100, '
-            f"models: {{ bench: node-model }}, max_concurrency: {concurrency} }}\n"
-            for index, address in enumerate(backends))
         with open(servers.path("tollgate.yaml"), "w") as file:
-            file.write(GATEWAY.format(
-                port=self.port, admin_port=self.admin_port, token=self.token, redis_port=redis_port,
-                directory=servers.directory, nodes=nodes,
-                tls="tls: {{ certificate: {}, key: {} }}".format(*tls) if tls else "", event_loops="event_loops: 1" if pinned else ""))
+            file.write(configuration.format(
+                port=self.port, admin_port=self.admin_port, token=self.token, directory=servers.directory, **fields))
         self.process = servers.start(
             "tollgate", [servers.binary, "serve", "--config", servers.path("tollgate.yaml")],
             core=servers.proxy_core if pinned else None,
