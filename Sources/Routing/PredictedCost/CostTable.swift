@@ -62,6 +62,10 @@ struct CostTable: Sendable {
         var step = Lane.zero
         /// Seconds per token of work, those it slows and evicts included.
         var run = Lane.zero
+
+        /// Memory and duplicated work left out.
+        @inline(__always)
+        func lowest(_ steps: Lane, _ works: Lane) -> Lane { base + step * steps + run * works }
     }
 
     /// What it reads besides of the few.
@@ -236,18 +240,25 @@ struct CostTable: Sendable {
         let (steps, works) = (Lane(repeating: request.steps), Lane(repeating: work))
         let duplicate = work * request.duplicate
         var written: UInt8 = 0
-        for place in 0..<Self.groupLanes {
+        for place in stride(from: start, to: start + Self.groupLanes, by: 4) {
             // SAFETY: within the group's lanes, which the table has, as just checked.
-            let lane = lanes[unchecked: start + place]
-            let lowest = lane.base + lane.step * steps + lane.run * works
+            var lowest = lanes[unchecked: place].lowest(steps, works)
+            for other in 1..<4 {
+                let next = lanes[unchecked: place + other].lowest(steps, works)
+                lowest.replace(with: next, where: next .< lowest)
+            }
             guard Self.least(lowest) + duplicate <= finding.limit else { continue }
-            let mine = UInt8(truncatingIfNeeded: allowed >> UInt64(place * Self.laneWidth))
-            let cost = Self.masked(
-                lowest + Lane(repeating: duplicate)
-                    + memory(start + place, base: lane.base, works, addedTokens, request), mine)
-            finding.found(Self.least(cost))
-            costs[start + place] = cost
-            written |= 1 << UInt8(place)
+            for place in place..<(place + 4) {
+                let lane = lanes[unchecked: place]
+                let lowest = lane.lowest(steps, works)
+                guard Self.least(lowest) + duplicate <= finding.limit else { continue }
+                let mine = UInt8(truncatingIfNeeded: allowed >> UInt64((place - start) * Self.laneWidth))
+                let memory = memory(place, base: lane.base, works, addedTokens, request)
+                let cost = Self.masked(lowest + Lane(repeating: duplicate) + memory, mine)
+                finding.found(Self.least(cost))
+                costs[place] = cost
+                written |= 1 << UInt8(place - start)
+            }
         }
         return written
     }
