@@ -48,7 +48,7 @@ let package = Package(
         .target(name: "JSON", dependencies: ["Domain"], swiftSettings: strict),
         .target(name: "OpenAIProtocol", dependencies: ["Domain", "JSON"], swiftSettings: strict),
         .target(name: "Tokenization", dependencies: ["Domain", "JSON", "CPrefetch"], swiftSettings: strict),
-        .target(name: "Routing", dependencies: ["Domain"], swiftSettings: strict),
+        .target(name: "Routing", dependencies: ["Domain", "CPrefetch"], swiftSettings: strict),
         .target(name: "Billing", dependencies: ["Domain"], swiftSettings: strict),
 
         // System libraries: a module map and a shim header each.

@@ -1,4 +1,11 @@
+import CPrefetch
 import Domain
+
+#if canImport(Glibc)
+import Glibc
+#else
+import Darwin
+#endif
 
 /// Which prompt blocks each node has cached, as far as the gateway can know.
 ///
@@ -61,8 +68,8 @@ struct PrefixIndex: Sendable {
     private var entries: ContiguousArray<Entry> = []
     private var firstFree = none
     private var nodes: ContiguousArray<Holding> = []
-    /// Open addressing, linear probing: the high half is a part of the hash, the low half the chain's first entry plus
-    /// 1; 0 is empty.
+    /// Open addressing, linear probing: the high half is that of the hash, the low half the chain's first entry plus 1; 0
+    /// is empty.
     private var slots: ContiguousArray<UInt64> = []
     private var slotShift: UInt64 = 64
     private(set) var matches: ContiguousArray<Match> = []
@@ -123,6 +130,7 @@ struct PrefixIndex: Sendable {
         while slotCount < total + total / 2 { slotCount *= 2 }
         let old = entries.count
         entries.reserveCapacity(total)
+        Self.useHugePages(entries)
         for index in old..<total {
             var entry = Entry()
             entry.sibling = index + 1 < total ? Int32(index + 1) : firstFree
@@ -131,12 +139,31 @@ struct PrefixIndex: Sendable {
         firstFree = Int32(old)
         guard slotCount > slots.count else { return }
         let chains = slots.filter { $0 != 0 }
-        slots = ContiguousArray(repeating: 0, count: slotCount)
+        slots = []
+        slots.reserveCapacity(slotCount)
+        Self.useHugePages(slots)
+        slots.append(contentsOf: repeatElement(0, count: slotCount))
         slotShift = UInt64(64 - slotCount.trailingZeroBitCount)
         for chain in chains {
             let first = Int32(truncatingIfNeeded: chain & 0xFFFF_FFFF) - 1
             slots[slot(of: entries[Int(first)].key).position] = chain
         }
+    }
+
+    /// Asks for large pages where a table has more small ones than a processor remembers: a look at a random place of it
+    /// costs twice as much otherwise. Not being heard does no harm.
+    private static func useHugePages<Element>(_ table: ContiguousArray<Element>) {
+        #if os(Linux)
+        let (page, bytes) = (1 << 21, table.capacity * MemoryLayout<Element>.stride)
+        guard bytes >= 4 * page else { return }
+        table.withUnsafeBufferPointer { buffer in
+            guard let base = buffer.baseAddress else { return }
+            // SAFETY: whole pages within what the array has reserved; the advice changes no byte of them.
+            let first = (UInt(bitPattern: base) + UInt(page) - 1) & ~UInt(page - 1)
+            let end = (UInt(bitPattern: base) + UInt(bytes)) & ~UInt(page - 1)
+            _ = madvise(UnsafeMutableRawPointer(bitPattern: first), Int(end - first), MADV_HUGEPAGE)
+        }
+        #endif
     }
 
     // MARK: Matching
@@ -145,6 +172,7 @@ struct PrefixIndex: Sendable {
     mutating func match(_ blocks: Span<UInt64>) {
         matches.removeAll(keepingCapacity: true)
         guard isUsed, !slots.isEmpty, !blocks.isEmpty else { return }
+        fetchAhead(blocks)
         let first = chain(blocks[0])
         guard first != Self.none else { return }
         // The deepest block that anyone holds: double the distance, then halve it.
@@ -153,14 +181,63 @@ struct PrefixIndex: Sendable {
         var high = 1
         while high < blocks.count {
             let entry = chain(blocks[high])
-            if entry == Self.none { break }
+            if entry == Self.none { return refine(blocks, from: low, lowCount, to: high, 0) }
             let count = note(entry, depth: high + 1)
             refine(blocks, from: low, lowCount, to: high, count)
             low = high
             lowCount = count
             high = high * 2 + 1
         }
-        refine(blocks, from: low, lowCount, to: min(high, blocks.count), 0)
+        // A session that went on is known but for its last few blocks: the same from the end.
+        high = blocks.count
+        var distance = 1
+        while blocks.count - distance > low {
+            let entry = chain(blocks[blocks.count - distance])
+            if entry != Self.none {
+                let middle = blocks.count - distance
+                let count = note(entry, depth: middle + 1)
+                refine(blocks, from: low, lowCount, to: middle, count)
+                (low, lowCount) = (middle, count)
+                break
+            }
+            high = blocks.count - distance
+            distance *= 2
+        }
+        refine(blocks, from: low, lowCount, to: high, 0)
+    }
+
+    /// Begins to load the slots that a match looks at first, then their entries: each is far from the others, and one by
+    /// one they would cost more than all the rest of a decision.
+    private func fetchAhead(_ blocks: Span<UInt64>) {
+        let count = blocks.count
+        slots.withUnsafeBufferPointer { slots in
+            entries.withUnsafeBufferPointer { entries in
+                // SAFETY: a slot's place is below their count by its shift, an entry's index is one that this table
+                // handed out; and what is prefetched is not looked at.
+                guard let slotBase = slots.baseAddress, let entryBase = entries.baseAddress else { return }
+                Self.forEachProbe(count) { tollgate_prefetch(slotBase + Int(Self.mix(blocks[$0]) >> slotShift)) }
+                Self.forEachProbe(count) {
+                    let slot = slotBase[Int(Self.mix(blocks[$0]) >> slotShift)]
+                    if slot != 0 { tollgate_prefetch(entryBase + (Int(truncatingIfNeeded: slot & 0xFFFF_FFFF) - 1)) }
+                }
+            }
+        }
+    }
+
+    /// The positions at which ``match(_:)`` looks before it halves: 0, 1, 3, 7 and so on, and from the end.
+    @inline(__always)
+    private static func forEachProbe(_ count: Int, _ body: (Int) -> Void) {
+        var low = 0
+        while low < count {
+            body(low)
+            low = low * 2 + 1
+        }
+        low = (low - 1) / 2
+        var distance = 1
+        while count - distance > low {
+            body(count - distance)
+            distance *= 2
+        }
     }
 
     /// Between two depths with different holders lie the depths at which some of them end.
@@ -225,13 +302,42 @@ struct PrefixIndex: Sendable {
         guard isUsed, node < nodes.count, nodes[node].capacity > 0 else { return }
         let time = Self.ticks(now)
         var position = blocks.count - 1
+        fetchAhead(blocks, from: position, count: Self.aheadCount)
         while position >= 0 {
             position = Self.touchKnown(
                 blocks, from: position, node: node, time: time, &entries, &nodes[node], slots: slots, slotShift)
             guard position >= 0 else { break }
+            fetchAhead(blocks, from: position - Self.aheadCount, count: 1)
             add(blocks[position], node: node, time: time)
             position -= 1
         }
+    }
+
+    /// Blocks whose slots are being loaded while others are stored.
+    private static let aheadCount = 8
+
+    /// Begins to load the slots of blocks before they are stored.
+    private func fetchAhead(_ blocks: Span<UInt64>, from last: Int, count: Int) {
+        slots.withUnsafeBufferPointer { slots in
+            guard let base = slots.baseAddress else { return }
+            for position in max(0, last - count + 1)..<max(0, last + 1) {
+                // SAFETY: as in ``fetchAhead(_:)``.
+                tollgate_prefetch(base + Int(Self.mix(blocks[position]) >> slotShift))
+            }
+        }
+    }
+
+    /// Begins to load what removing the node's next oldest entry will look at, and the entry after it.
+    private func fetchAhead(removalAfter entry: Int32) {
+        let next = entries[Int(entry)].newer
+        guard next != Self.none else { return }
+        let (key, following) = (entries[Int(next)].key, entries[Int(next)].newer)
+        // SAFETY: as in ``fetchAhead(_:)``.
+        slots.withUnsafeBufferPointer { slots in
+            if let base = slots.baseAddress { tollgate_prefetch(base + Int(Self.mix(key) >> slotShift)) }
+        }
+        guard following != Self.none else { return }
+        entries.withUnsafeBufferPointer { if let base = $0.baseAddress { tollgate_prefetch(base + Int(following)) } }
     }
 
     mutating func evicted(_ blocks: Span<UInt64>, node: Int) {
@@ -289,6 +395,17 @@ struct PrefixIndex: Sendable {
         // SAFETY: entries, older, newer and sibling are indexes that this table handed out, below `entries.count`; slots
         // are masked by their count. This loop is most of what a decision costs beside the scan.
         while position >= 0 {
+            if position >= aheadCount {
+                let ahead = Int(truncatingIfNeeded: mix(blocks[position - aheadCount]) >> slotShift)
+                slots.withUnsafeBufferPointer { if let base = $0.baseAddress { tollgate_prefetch(base + ahead) } }
+            }
+            if position >= aheadCount / 2 {
+                let slot = slots[unchecked: Int(truncatingIfNeeded: mix(blocks[position - aheadCount / 2]) >> slotShift)]
+                let ahead = Int(truncatingIfNeeded: slot & 0xFFFF_FFFF) - 1
+                entries.withUnsafeMutableBufferPointer {
+                    if let base = $0.baseAddress, slot != 0 { tollgate_prefetch(base + ahead) }
+                }
+            }
             let key = blocks[position]
             let mixed = Self.mix(key)
             var place = Int(truncatingIfNeeded: mixed >> slotShift)
@@ -296,7 +413,7 @@ struct PrefixIndex: Sendable {
             while true {
                 let slot = slots[unchecked: place]
                 if slot == 0 { break }
-                if slot >> 32 == mixed & 0xFFFF_FFFF {
+                if slot >> 32 == mixed >> 32 {
                     let first = Int32(truncatingIfNeeded: slot & 0xFFFF_FFFF) - 1
                     if entries[unchecked: Int(first)].key == key {
                         entry = first
@@ -327,7 +444,10 @@ struct PrefixIndex: Sendable {
     private mutating func add(_ key: UInt64, node: Int, time: UInt32) {
         let found = holder(node, in: chain(key))
         if found.count >= Self.holdersMax { remove(found.stalest) }
-        if nodes[node].count >= nodes[node].capacity { remove(nodes[node].oldest) }
+        if nodes[node].count >= nodes[node].capacity {
+            fetchAhead(removalAfter: nodes[node].oldest)
+            remove(nodes[node].oldest)
+        }
         guard firstFree != Self.none else { return }
         let entry = firstFree
         firstFree = entries[Int(entry)].sibling
@@ -397,7 +517,7 @@ struct PrefixIndex: Sendable {
     private static func mix(_ key: UInt64) -> UInt64 { (key ^ key >> 32) &* 0x9E37_79B9_7F4A_7C15 }
 
     /// The half of a slot that tells most other keys apart without looking at the entry.
-    private static func tag(_ key: UInt64) -> UInt64 { mix(key) << 32 }
+    private static func tag(_ key: UInt64) -> UInt64 { mix(key) & ~0xFFFF_FFFF }
 
     /// The first entry of the block's chain.
     private func chain(_ key: UInt64) -> Int32 { slot(of: key).first }
@@ -410,7 +530,7 @@ struct PrefixIndex: Sendable {
         while true {
             let slot = slots[position]
             if slot == 0 { return (position, Self.none) }
-            if slot >> 32 == mixed & 0xFFFF_FFFF {
+            if slot >> 32 == mixed >> 32 {
                 let first = Int32(truncatingIfNeeded: slot & 0xFFFF_FFFF) - 1
                 if entries[Int(first)].key == key { return (position, first) }
             }
@@ -424,8 +544,7 @@ struct PrefixIndex: Sendable {
         var hole = position
         var next = (position + 1) & mask
         while slots[next] != 0 {
-            let first = Int(truncatingIfNeeded: slots[next] & 0xFFFF_FFFF) - 1
-            let home = Int(truncatingIfNeeded: Self.mix(entries[first].key) >> slotShift)
+            let home = Int(truncatingIfNeeded: slots[next] >> slotShift)
             if (next - home) & mask >= (next - hole) & mask {
                 slots[hole] = slots[next]
                 hole = next

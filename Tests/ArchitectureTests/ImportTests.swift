@@ -8,7 +8,7 @@ private let allowed: [String: Set<String>] = [
     "JSON": ["Domain"],
     "OpenAIProtocol": ["Domain", "JSON"],
     "Tokenization": ["Domain", "JSON", "CPrefetch"],
-    "Routing": ["Domain"],
+    "Routing": ["Domain", "CPrefetch"],
     "Billing": ["Domain"],
     "Redis": ["Domain", "CHiredis"],
     "Gateway": ["Domain", "Routing", "Billing", "OpenAIProtocol", "JSON", "Tokenization", "Redis", "COpenSSL"],

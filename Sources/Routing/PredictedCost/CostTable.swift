@@ -11,8 +11,8 @@
 /// Kept twice. ``rows`` has all of one node together: what a node costs that is looked at by itself, exactly and now.
 /// ``lanes`` has the three figures that a scan of all nodes reads, of eight nodes side by side: a product and a sum for
 /// each, twelve bytes a node, so that a thousand nodes take some 150 steps of vectors and fit the innermost cache. There
-/// a node is as far behind as it was when the row changed or its group was refreshed. Memory is not among them: it is
-/// added for the node that a scan finds, and for all only where several so found turn out to be short of it.
+/// a node is as far behind as it was when the row changed or its group was refreshed. Without memory a cost is too low
+/// or right: memory is read only for the few lanes that could still hold the cheapest.
 struct CostTable: Sendable {
     /// Closed: it costs more than any node that is open.
     static let closed = Float.infinity
@@ -62,9 +62,13 @@ struct CostTable: Sendable {
         var step = Lane.zero
         /// Seconds per token of work, those it slows and evicts included.
         var run = Lane.zero
+
+        /// Memory and duplicated work left out.
+        @inline(__always)
+        func lowest(_ steps: Lane, _ works: Lane) -> Lane { base + step * steps + run * works }
     }
 
-    /// What it reads besides where memory is to count.
+    /// What it reads besides of the few.
     private struct MemoryLanes: Sendable {
         var kv = Lane.zero
         var kvPerToken = Lane.zero
@@ -197,78 +201,90 @@ struct CostTable: Sendable {
         return bound.base + bound.step * request.steps + work * bound.run + work * request.duplicate
     }
 
-    /// Writes what the same work would cost on each node of a group that is allowed; ``closed`` for the others.
+    /// What a scan has found so far.
+    struct Finding {
+        /// Of equals within this share and so many seconds, any is as good.
+        let tieShare: Float
+        let tieSeconds: Float
+        private(set) var least: Float
+        private(set) var limit: Float
+
+        init(least: Float, tieShare: Float, tieSeconds: Float) {
+            (self.least, self.tieShare, self.tieSeconds) = (least, tieShare, tieSeconds)
+            limit = least * (1 + tieShare) + tieSeconds
+        }
+
+        @inline(__always)
+        fileprivate mutating func found(_ cost: Float) {
+            guard cost < least else { return }
+            least = cost
+            limit = cost * (1 + tieShare) + tieSeconds
+        }
+    }
+
+    /// Finds what the same work would cost on those nodes of a group that are allowed and not beyond the limit.
     ///
     /// - Parameters:
     ///   - allowed: A bit for each node, the first the lowest.
-    ///   - addedTokens: To each node's cache; nil leaves memory out.
-    ///   - costs: Lanes of the whole table.
-    /// - Returns: The least of them.
-    func costs(
-        group: Int, allowed: UInt64, work: Float, addedTokens: Float?, _ request: Request,
+    ///   - finding: Its limit falls as cheaper nodes are found.
+    ///   - costs: Lanes of the whole table; written where a lane may have a node within the limit, ``closed`` for those
+    ///     that are not allowed.
+    /// - Returns: A bit for each lane of the group that was written, the first the lowest.
+    func scan(
+        group: Int, allowed: UInt64, work: Float, addedTokens: Float, _ request: Request, _ finding: inout Finding,
         into costs: inout ContiguousArray<Lane>
-    ) -> Float {
+    ) -> UInt8 {
         let start = group * Self.groupLanes
-        let end = start + Self.groupLanes
-        precondition(lanes.count >= end && costs.count >= end)
+        precondition(lanes.count >= start + Self.groupLanes && costs.count >= start + Self.groupLanes)
         let lanes = lanes.span
-        var costs = costs.mutableSpan
         let (steps, works) = (Lane(repeating: request.steps), Lane(repeating: work))
-        let duplicate = Lane(repeating: work * request.duplicate)
-        let closed = Lane(repeating: Self.closed)
-        var (least, bits) = (closed, allowed)
-        for place in start..<end {
-            // SAFETY: below `end`, which neither is shorter than, as just checked.
-            let lane = lanes[unchecked: place]
-            var cost = lane.base + lane.step * steps + (lane.run * works + duplicate)
-            if let addedTokens { cost += memory(place, base: lane.base, works, addedTokens, request) }
-            if allowed != UInt64.max {
-                let mine = SIMD8<UInt32>(repeating: UInt32(truncatingIfNeeded: bits & 0xFF)) & Self.laneBits
-                cost.replace(with: closed, where: mine .== SIMD8<UInt32>.zero)
-                bits >>= UInt64(Self.laneWidth)
+        let duplicate = work * request.duplicate
+        var written: UInt8 = 0
+        for place in stride(from: start, to: start + Self.groupLanes, by: 4) {
+            // SAFETY: within the group's lanes, which the table has, as just checked.
+            var lowest = lanes[unchecked: place].lowest(steps, works)
+            for other in 1..<4 {
+                let next = lanes[unchecked: place + other].lowest(steps, works)
+                lowest.replace(with: next, where: next .< lowest)
             }
-            costs[unchecked: place] = cost
-            least.replace(with: cost, where: cost .< least)
+            guard Self.least(lowest) + duplicate <= finding.limit else { continue }
+            for place in place..<(place + 4) {
+                let lane = lanes[unchecked: place]
+                let lowest = lane.lowest(steps, works)
+                guard Self.least(lowest) + duplicate <= finding.limit else { continue }
+                let mine = UInt8(truncatingIfNeeded: allowed >> UInt64((place - start) * Self.laneWidth))
+                let memory = memory(place, base: lane.base, works, addedTokens, request)
+                let cost = Self.masked(lowest + Lane(repeating: duplicate) + memory, mine)
+                finding.found(Self.least(cost))
+                costs[place] = cost
+                written |= 1 << UInt8(place - start)
+            }
         }
-        return Self.least(least)
+        return written
     }
 
-    private static let laneBits = SIMD8<UInt32>(1, 2, 4, 8, 16, 32, 64, 128)
+    /// Closes the nodes whose bit is not set.
+    @inline(__always)
+    private static func masked(_ cost: Lane, _ allowed: UInt8) -> Lane {
+        let bits = SIMD8<UInt32>(repeating: UInt32(allowed)) & SIMD8<UInt32>(1, 2, 4, 8, 16, 32, 64, 128)
+        return cost.replacing(with: Lane(repeating: closed), where: bits .== SIMD8<UInt32>.zero)
+    }
 
     /// What the memory that eight nodes are short of costs; of a closed one, infinite already, nothing.
+    @inline(__always)
     private func memory(_ place: Int, base: Lane, _ works: Lane, _ addedTokens: Float, _ request: Request) -> Lane {
         let held = memory[place]
-        var above = held.kv + held.kvPerToken * Lane(repeating: addedTokens) - Lane(repeating: request.kvShareFree)
-        above.replace(with: Lane.zero, where: above .< Lane.zero)
-        var price = above * Lane(repeating: request.kvPrice) * (Lane(repeating: 1) + base + held.inverseRate * works)
-        price.replace(with: Lane.zero, where: base .== Lane(repeating: Self.closed))
-        return price
-    }
-
-    /// The same of one node.
-    func memory(_ node: Int, work: Float, addedTokens: Float, _ request: Request) -> Float {
-        let row = rows[node]
-        let above = row.kv + addedTokens * row.kvPerToken - request.kvShareFree
-        guard above > 0 else { return 0 }
-        let base = lanes[node / Self.laneWidth].base[node % Self.laneWidth]
-        return above * request.kvPrice * (1 + base + work * row.inverseRate)
+        let above = held.kv + held.kvPerToken * Lane(repeating: addedTokens) - Lane(repeating: request.kvShareFree)
+        let price = above * Lane(repeating: request.kvPrice) * (Lane(repeating: 1) + base + held.inverseRate * works)
+        let isFree = (above .<= Lane.zero) .| (base .== Lane(repeating: Self.closed))
+        return price.replacing(with: Lane.zero, where: isFree)
     }
 
     @inline(__always)
     private static func least(_ lane: Lane) -> Float {
-        var half = lane.lowHalf
-        half.replace(with: lane.highHalf, where: lane.highHalf .< half)
-        var quarter = half.lowHalf
-        quarter.replace(with: half.highHalf, where: half.highHalf .< quarter)
-        return quarter[0] < quarter[1] ? quarter[0] : quarter[1]
-    }
-
-    /// The least of a group's lanes in `costs`.
-    func least(group: Int, of costs: ContiguousArray<Lane>) -> Float {
-        var least = Lane(repeating: Self.closed)
-        for place in (group * Self.groupLanes)..<((group + 1) * Self.groupLanes) {
-            least.replace(with: costs[place], where: costs[place] .< least)
-        }
-        return Self.least(least)
+        let half = lane.lowHalf.replacing(with: lane.highHalf, where: lane.highHalf .< lane.lowHalf)
+        let first = half[0] < half[1] ? half[0] : half[1]
+        let second = half[2] < half[3] ? half[2] : half[3]
+        return first < second ? first : second
     }
 }

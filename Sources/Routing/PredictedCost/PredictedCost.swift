@@ -31,7 +31,7 @@ struct PredictedCost: Policy {
     private(set) var hinted = (node: -1, slot: 0)
     private var costs: ContiguousArray<CostTable.Lane> = []
     // By group of ``CostTable/groupSize`` nodes.
-    private var groupLeast: ContiguousArray<Float> = []
+    private var groupWritten: ContiguousArray<UInt8> = []
     private var groupBound: ContiguousArray<Float> = []
     /// What the present decision knows better than the scan of all.
     private var known: ContiguousArray<(node: Int32, cost: Float)> = []
@@ -144,23 +144,18 @@ struct PredictedCost: Policy {
         return fixed + table.costBeyondFixed(node, work: Float(work), newTokens: Float(new), terms)
     }
 
-    private func limit(_ least: Float) -> Float {
-        least * Float(1 + weights.tieShare) + Float(weights.tieSeconds)
-    }
-
     /// One of those that cost the least, to within ``CostWeights/tieShare`` and ``CostWeights/tieSeconds``; nil where none
     /// is open.
     ///
     /// Group by group from the first node's on, first those whose bound is near the best bound: often the first look
-    /// finds a node that no other group can better by more than a tie. A scan leaves memory out, and so is never too
-    /// dear: what it finds is dearer for its memory, or is one of the best.
+    /// finds a node that no other group can better by more than a tie.
     private mutating func cheapest(
         allowed: Span<UInt64>, work: Float, newTokens: Float, _ terms: CostTable.Request, from first: Int
     ) -> Int? {
         let groups = min(table.groupCount, allowed.count)
         var bound = CostTable.closed
         for group in 0..<groups {
-            groupLeast[group] = CostTable.closed
+            groupWritten[group] = 0
             let own = allowed[group] == 0 ? CostTable.closed : table.bound(group, work: work, terms)
             groupBound[group] = own
             bound = own < bound ? own : bound
@@ -169,77 +164,45 @@ struct PredictedCost: Policy {
         for candidate in known where candidate.cost < knownLeast {
             (knownLeast, node) = (candidate.cost, Int(candidate.node))
         }
+        var finding = finding(knownLeast)
+        let good = self.finding(bound).limit
+        let start = first / CostTable.groupSize
         let addedTokens = newTokens + terms.expectedOutput
-        var least = knownLeast
-        for attempt in 0...Self.memoryLooksMax {
-            let isLast = attempt == Self.memoryLooksMax
-            if isLast {
-                least = knownLeast
-                for group in 0..<groups { groupLeast[group] = CostTable.closed }
-            }
-            scan(
-                allowed: allowed, work: work, addedTokens: isLast ? addedTokens : nil, terms, good: limit(bound),
-                start: first / CostTable.groupSize, &least)
-            guard least < CostTable.closed else { return nil }
-            // Whoever has some of the prompt goes before equals that have not.
-            if node >= 0, knownLeast <= limit(least) { return node }
-            guard let found = anyWithin(limit(least), from: first), !isLast else {
-                return anyWithin(limit(least), from: first)
-            }
-            let memory = table.memory(found, work: work, addedTokens: addedTokens, terms)
-            let (place, lane) = (found / CostTable.laneWidth, found % CostTable.laneWidth)
-            if costs[place][lane] + memory <= limit(least) { return found }
-            costs[place][lane] += memory
-            groupLeast[found / CostTable.groupSize] = table.least(group: found / CostTable.groupSize, of: costs)
-            least = knownLeast
-            for group in 0..<groups where groupLeast[group] < least { least = groupLeast[group] }
-        }
-        return nil
-    }
-
-    /// Nodes that are found short of memory one by one, before memory is counted for all.
-    private static let memoryLooksMax = 4
-
-    /// Scans groups that can better the least, or all with memory counted, until one is good.
-    private mutating func scan(
-        allowed: Span<UInt64>, work: Float, addedTokens: Float?, _ terms: CostTable.Request, good: Float, start: Int,
-        _ least: inout Float
-    ) {
-        let groups = min(table.groupCount, allowed.count)
         for isNear in [true, false] {
-            for offset in 0..<groups where least > good {
+            for offset in 0..<groups where finding.least > good {
                 let group = start + offset < groups ? start + offset : start + offset - groups
                 let bound = groupBound[group]
-                if addedTokens == nil {
-                    guard (bound <= good) == isNear, bound < least else { continue }
-                } else {
-                    guard isNear, allowed[group] != 0 else { continue }
-                }
-                let lowest = table.costs(
-                    group: group, allowed: allowed[group], work: work, addedTokens: addedTokens, terms, into: &costs)
-                // Not again.
-                groupBound[group] = CostTable.closed
-                groupLeast[group] = lowest
-                least = lowest < least ? lowest : least
+                guard (bound <= good) == isNear, bound < finding.least else { continue }
+                groupWritten[group] = table.scan(
+                    group: group, allowed: allowed[group], work: work, addedTokens: addedTokens, terms, &finding,
+                    into: &costs)
             }
         }
+        guard finding.least < CostTable.closed else { return nil }
+        // Whoever has some of the prompt goes before equals that have not.
+        return node >= 0 && knownLeast <= finding.limit ? node : anyWithin(finding.limit, from: first)
     }
 
+    private func finding(_ least: Float) -> CostTable.Finding {
+        CostTable.Finding(least: least, tieShare: Float(weights.tieShare), tieSeconds: Float(weights.tieSeconds))
+    }
+
+    /// The first from `first` on among those that the scan wrote.
     private func anyWithin(_ limit: Float, from first: Int) -> Int? {
-        let groups = groupLeast.count
+        let groups = groupWritten.count
         let lanes = CostTable.groupSize / CostTable.laneWidth
-        let limits = CostTable.Lane(repeating: limit)
         for offset in 0..<groups {
             let start = first / CostTable.groupSize + offset
             let group = start < groups ? start : start - groups
-            guard groupLeast[group] <= limit else { continue }
+            let written = groupWritten[group]
+            guard written != 0 else { continue }
             for turn in 0..<lanes {
-                let place = group * lanes + (first / CostTable.laneWidth + turn) % lanes
-                let cost = costs[place]
-                guard any(cost .<= limits) else { continue }
+                let place = (first / CostTable.laneWidth + turn) % lanes
+                guard written >> UInt8(place) & 1 == 1 else { continue }
+                let cost = costs[group * lanes + place]
                 for turn in 0..<CostTable.laneWidth {
                     let lane = (first + turn) % CostTable.laneWidth
-                    if cost[lane] <= limit { return place * CostTable.laneWidth + lane }
+                    if cost[lane] <= limit { return (group * lanes + place) * CostTable.laneWidth + lane }
                 }
             }
         }
@@ -329,8 +292,8 @@ struct PredictedCost: Policy {
         costs = ContiguousArray(
             repeating: CostTable.Lane(repeating: CostTable.closed),
             count: groups * CostTable.groupSize / CostTable.laneWidth)
-        groupLeast = ContiguousArray(repeating: CostTable.closed, count: groups)
-        groupBound = groupLeast
+        groupWritten = ContiguousArray(repeating: 0, count: groups)
+        groupBound = ContiguousArray(repeating: CostTable.closed, count: groups)
         groupsRefreshed = ContiguousArray(repeating: 0, count: groups)
         groupNext = 0
         known.reserveCapacity(2 * count + 1)
