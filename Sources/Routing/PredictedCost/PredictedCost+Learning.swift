@@ -46,7 +46,7 @@ extension PredictedCost {
         attempt.workAhead = waiting * rate
         attempt.predictedSeconds =
             Double(load.rttNanoseconds) / 1e9 + waiting + attempt.work / rate + Double(table.step[node])
-        attempt.hintSlot = node == hinted.node ? Int8(hinted.slot) : nil
+        attempt.hintSlot = hintSlot(node, promptTokens: attempt.promptTokens).map { Int8($0) }
         if let seconds = attempt.reuseSeconds { reuseSeconds += 0.01 * (seconds - reuseSeconds) }
         estimates[node].placedLast = now
     }
@@ -145,7 +145,8 @@ extension PredictedCost {
             let free = load.firstTokenLast.map { $0.nanoseconds - load.rttNanoseconds / 2 } ?? arrived
             table.head[node] = Float(head.work / rate)
             table.headStart[node] = Self.milliseconds(MonotonicTime(nanoseconds: max(arrived, free)))
-            let dueAt = head.sentAt.advanced(byNanoseconds: Int64(head.predictedSeconds * 1e9))
+            let dueAfter = head.predictedSeconds * weights.overdueFactor + weights.overdueSeconds
+            let dueAt = head.sentAt.advanced(byNanoseconds: Int64(dueAfter * 1e9))
             table.due[node] = Self.milliseconds(dueAt)
             table.overdue[node] = Float(weights.overdue)
         } else {
@@ -158,7 +159,10 @@ extension PredictedCost {
             let age = max(0, now.seconds(since: tailUsedAt))
             evict = weights.evict / (1 + age / max(0.1, reuseSeconds))
         }
-        table.runFactor[node] = Float(1 + weights.decodeSlowing * decoding + evict)
+        estimates[node].queuedChanged(to: Double(queued), now: now)
+        let busy =
+            duplicateQueuedHereWeight * estimates[node].usualQueued * rate / max(1, fleetMeans.tokensPerSecond)
+        table.runFactor[node] = Float(1 + weights.decodeSlowing * decoding + evict + busy)
         let capacity = Double(max(1, load.kvCapacityTokens))
         table.kv[node] = Float(Double(max(0, load.own.kvTokens &+ load.peers.kvTokens)) / capacity)
         table.kvPerToken[node] = Float(1 / capacity)
