@@ -18,8 +18,6 @@ package struct Attempt: Hashable, Sendable {
 
     /// ``RoutingRequest/isStreamed``.
     package internal(set) var isStreamed = true
-    /// How long ago the end of the cached prefix had last been used, in seconds; nil where little or none was cached.
-    package internal(set) var reuseSeconds: Double?
 
     // What the policy noted when it placed the request.
 

@@ -72,6 +72,9 @@ package struct FleetSnapshot: Sendable {
     private let modelIndexes: [ModelID: Int]
     /// By model index: the nodes that serve it, ascending.
     private let servers: [ContiguousArray<Int32>]
+    /// The same as a bit for each index, 64 a word; and the nodes of each engine, by the place of its bit in ``EngineSet``.
+    private let serverWords: [ContiguousArray<UInt64>]
+    private let engineWords: [ContiguousArray<UInt64>]
     /// In the order in which the operator listed them.
     private let order: [Int]
 
@@ -132,6 +135,16 @@ package struct FleetSnapshot: Sendable {
         }
 
         var seen: Set<NodeID> = []
+        let none = ContiguousArray<UInt64>(repeating: 0, count: (slots.count + 63) / 64)
+        self.serverWords = servers.map { indexes in
+            indexes.reduce(into: none) { $0[Int($1) >> 6] |= 1 << UInt64($1 & 63) }
+        }
+        var engineWords = Array(repeating: none, count: EngineSet.RawValue.bitWidth)
+        for (index, node) in slots.enumerated() {
+            guard let node else { continue }
+            engineWords[EngineSet(node.engine).rawValue.trailingZeroBitCount][index >> 6] |= 1 << UInt64(index & 63)
+        }
+        self.engineWords = engineWords
         self.slots = slots
         self.generations = generations
         self.generation = generation
@@ -159,6 +172,19 @@ package struct FleetSnapshot: Sendable {
 
     /// Indexes of the nodes that serve a model, ascending.
     package func servers(ofModelIndex index: Int) -> ContiguousArray<Int32> { servers[index] }
+
+    /// The same as bits, 64 indexes a word, the first the lowest.
+    func serverWords(ofModelIndex index: Int) -> ContiguousArray<UInt64> { serverWords[index] }
+
+    /// Of `word`, the nodes that run one of `engines`.
+    func running(_ engines: EngineSet, among nodes: UInt64, word: Int) -> UInt64 {
+        var (found, rest) = (UInt64(0), engines.rawValue)
+        while rest != 0 {
+            found |= engineWords[rest.trailingZeroBitCount][word]
+            rest &= rest - 1
+        }
+        return nodes & found
+    }
 
     /// Every model that some node serves, sorted.
     package var models: [ModelID] { modelIndexes.keys.sorted() }

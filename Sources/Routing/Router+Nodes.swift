@@ -31,7 +31,7 @@ extension Router {
 
     /// The node's cache is gone.
     private mutating func serverRestarted(_ index: Int) {
-        indexPlaced()
+        settle()
         self.index.empty(index)
         loads[index].tailUsedAt = nil
     }
@@ -42,6 +42,7 @@ extension Router {
     /// the status says so (``RoutingNodeStatus/distrust``).
     package mutating func reported(_ node: NodeID, _ report: NodeReport, now: MonotonicTime) {
         guard let index = fleet.index(of: node) else { return }
+        settle()
         let isBelieved = trust[index].judge(report, own: loads[index].own, events: events[index], now: now)
         let before = (loads[index].kvCapacityTokens, loads[index].tailUsedAt)
         if report.isPlausible { took(report, of: index, now: now) }
@@ -79,12 +80,14 @@ extension Router {
     /// The node says that its cache holds these blocks now (a cache event).
     package mutating func stored(_ node: NodeID, blocks: Span<UInt64>, now: MonotonicTime) {
         guard let index = fleet.index(of: node) else { return }
+        settle()
         self.index.stored(blocks, node: index, now: now)
     }
 
     /// The node says that its cache holds these blocks no longer (a cache event).
     package mutating func evicted(_ node: NodeID, blocks: Span<UInt64>, now: MonotonicTime) {
         guard let index = fleet.index(of: node) else { return }
+        settle()
         self.index.evicted(blocks, node: index)
     }
 

@@ -4,6 +4,7 @@ import Domain
 extension Router {
     /// What to tell the other gateways: called each ``GossipMessage/deltaInterval``, whether there is news or not.
     package mutating func gossip(now: MonotonicTime) -> GossipMessage {
+        settle()
         expirePeers(now: now)
         return gossipSender.message(fleet: fleet, loads: loads, now: now)
     }
@@ -12,6 +13,7 @@ extension Router {
     ///
     /// - Parameter peer: Names the gateway's process, so that one that restarts counts anew.
     package mutating func gossiped(_ message: GossipMessage, from peer: UInt64, now: MonotonicTime) {
+        settle()
         var touched: [Int] = []
         let wasComplete = peers.isComplete
         guard peers.heard(message, from: peer, fleet: fleet, now: now, changed: { touched.append($0) }) else { return }

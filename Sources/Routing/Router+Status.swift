@@ -48,9 +48,10 @@ extension Router {
     /// A node whose decode step nears the objective counts as a second behind at least, so that orgs beyond their share
     /// wait; one at twice the objective as behind for good, since another request would slow all that it answers.
     /// Infinite where no node is open; 0 under a policy that predicts nothing, while one is.
-    package func leastWaitSeconds(
+    package mutating func leastWaitSeconds(
         for request: RoutingRequest, stepSecondsMax: Double = 0.05, now: MonotonicTime
     ) -> Double {
+        settle()
         guard let model = fleet.modelIndex(of: request.model) else { return .infinity }
         let excluded = request.excluded.isEmpty ? request.excluded : request.excluded.current(in: fleet)
         var least = Double.infinity

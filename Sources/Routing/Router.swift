@@ -30,11 +30,16 @@ package struct Router: Sendable {
     var inflight: InflightTable
     private var queues: ContiguousArray<InflightTable.Queue>
     var index: PrefixIndex
-    /// Blocks of the prompt placed last that the index does not have yet, where and when.
+    /// What the last decision left to be done.
+    private var unsettled = Unsettled()
+    /// Blocks of the prompt placed last that the index does not have yet.
     private var unindexed: ContiguousArray<UInt64> = []
-    private var unindexedPlace = (node: 0, at: MonotonicTime(nanoseconds: 0))
     /// Blocks of one prompt that are indexed: two million tokens.
     static let unindexedMax = 4_096
+    /// The model of the last decision: most are for the same, and a table of strings costs as much as all the rest.
+    private var modelLast: (id: ModelID, index: Int)?
+    /// Which nodes may take the present request, 64 a word, where that is not all that serve its model.
+    private var allowed: ContiguousArray<UInt64> = []
     /// The nodes whose `prefixTokens` the present decision has set.
     private var holders: ContiguousArray<Int32> = []
     /// By node index: whether its metrics are believed, and how many requests were placed and ended there.
@@ -80,7 +85,8 @@ package struct Router: Sendable {
     package mutating func decide(
         _ request: RoutingRequest, blocks: Span<UInt64>, now: MonotonicTime
     ) -> RoutingDecision {
-        guard let model = fleet.modelIndex(of: request.model) else { return .refuse(.modelNotServed) }
+        guard let model = modelIndex(of: request.model) else { return .refuse(.modelNotServed) }
+        settle()
         var request = request
         if !request.excluded.isEmpty { request.excluded = request.excluded.current(in: fleet) }
         if request.session == 0, !blocks.isEmpty { request.session = blocks[min(1, blocks.count - 1)] }
@@ -88,15 +94,32 @@ package struct Router: Sendable {
         let candidates = fleet.servers(ofModelIndex: model)
         let rotation = random.below(candidates.count)
         lastHeardAt = now
-        indexPlaced()
-        tend(now: now)
         matchPrefixes(blocks, of: request)
         defer { forgetPrefixes() }
         guard
             let chosen = Self.choose(
-                by: &policy, request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
+                by: &policy, request, among: candidates, allowed: allow(request, ofModelIndex: model), loads: loads,
+                holders: holders, rotation: rotation, now: now)
         else { return .refuse(refusal(candidates, request)) }
         return .dispatch(place(request, blocks: blocks, on: chosen, now: now))
+    }
+
+    private mutating func modelIndex(of model: ModelID) -> Int? {
+        if let modelLast, modelLast.id == model { return modelLast.index }
+        guard let index = fleet.modelIndex(of: model) else { return nil }
+        modelLast = (model, index)
+        return index
+    }
+
+    /// The nodes that serve the model on an engine that will do and have not been tried, as bits.
+    private mutating func allow(_ request: RoutingRequest, ofModelIndex model: Int) -> ContiguousArray<UInt64> {
+        let servers = fleet.serverWords(ofModelIndex: model)
+        if request.engines == .all, request.excluded.isEmpty { return servers }
+        for word in servers.indices {
+            allowed[word] = fleet.running(request.engines, among: servers[word], word: word)
+        }
+        request.excluded.subtract(from: &allowed)
+        return allowed
     }
 
     private mutating func place(
@@ -108,7 +131,6 @@ package struct Router: Sendable {
             nodeIndex: chosen, promptTokens: Int(prompt), newTokens: Int(prompt - loads[chosen].prefixTokens),
             expectedOutputTokens: Int(output), session: request.session, decidedAt: now)
         attempt.isStreamed = request.isStreamed
-        attempt.reuseSeconds = index.reuseSeconds(of: chosen, now: now)
         policy.placed(&attempt, load: loads[chosen], now: now)
         let work = InflightWork(
             requests: 1, queuedRequests: 1, promptTokens: prompt, queuedTokens: Int64(attempt.newTokens),
@@ -118,21 +140,19 @@ package struct Router: Sendable {
         meanWork += Self.meanWorkWeight * (attempt.work - meanWork)
         loads[chosen].dispatchedLast = decisions
         loads[chosen].own = loads[chosen].own + work
-        peers.placed(chosen, work: attempt.work)
-        loads[chosen].peers = peers.work(chosen)
-        noteUnindexed(blocks, node: chosen, now: now)
-        gossipSender.placed(blocks, nodeIndex: chosen)
         let generation = fleet.generations[chosen]
         let ticket = inflight.insert(InflightTable.Entry(generation: generation, work: work, attempt: attempt))
+        let isHead = queues[chosen].isEmpty
         inflight.enqueue(ticket, &queues[chosen])
-        headChanged(chosen)
-        policy.loadChanged(chosen, load: loads[chosen], now: now)
+        if isHead { headChanged(chosen) }
+        unsettled = Unsettled(node: chosen, at: now, work: attempt.work)
+        if index.isUsed { Self.copy(blocks, to: &unindexed) }
         return Assignment(nodeIndex: chosen, generation: generation, ticket: ticket)
     }
 
     /// The request was written to the node: time to first token counts from here.
     package mutating func started(_ assignment: Assignment, now: MonotonicTime) {
-        indexPlaced()
+        settle()
         _ = inflight.update(assignment.ticket) { entry in
             entry.attempt.writtenAt = entry.attempt.writtenAt ?? now
         }
@@ -142,6 +162,7 @@ package struct Router: Sendable {
     ///
     /// - Parameter cachedTokens: What the node says that it had cached, where it says so this early.
     package mutating func firstToken(_ assignment: Assignment, cachedTokens: Int? = nil, now: MonotonicTime) {
+        settle()
         let first: Attempt?? = inflight.update(assignment.ticket) { entry in
             guard entry.attempt.firstTokenAt == nil else { return nil }
             entry.attempt.firstTokenAt = now
@@ -162,6 +183,7 @@ package struct Router: Sendable {
 
     /// The request is over, on this node at least: its work leaves the books.
     package mutating func finished(_ assignment: Assignment, outcome: RoutingOutcome, now: MonotonicTime) {
+        settle()
         guard let entry = inflight.entry(assignment.ticket) else { return }
         let node = entry.attempt.nodeIndex
         guard isCurrent(node, entry.generation) else {
@@ -191,27 +213,53 @@ package struct Router: Sendable {
         healthChanged(node)
     }
 
-    // MARK: The index
+    // MARK: After a decision
 
-    /// Keeps the blocks of a placed prompt until ``indexPlaced()``: a decision is on the request's way, indexing is not.
-    private mutating func noteUnindexed(_ blocks: Span<UInt64>, node: Int, now: MonotonicTime) {
-        guard index.isUsed, !blocks.isEmpty else { return }
-        let count = min(blocks.count, Self.unindexedMax)
-        for position in 0..<count { unindexed.append(blocks[position]) }
-        unindexedPlace = (node, now)
+    /// What a decision leaves to be done, since a request waits for the one and not for the other.
+    private struct Unsettled {
+        /// -1: nothing.
+        var node = -1
+        var at = MonotonicTime(nanoseconds: 0)
+        var work = 0.0
     }
 
-    /// Indexes the prompt placed last, if that is still to be done: once it is written, or before the next decision.
-    mutating func indexPlaced() {
-        guard !unindexed.isEmpty else { return }
-        let (node, placedAt) = unindexedPlace
+    /// Does what the last decision left: indexes its prompt, brings its node's figures up to date, looks after a node.
+    ///
+    /// Every call that could tell does this first, the next decision included; a caller that has the time does it by
+    /// ``started(_:now:)``, once the request has been sent.
+    mutating func settle() {
+        guard unsettled.node >= 0 else { return }
+        let (node, placedAt, work) = (unsettled.node, unsettled.at, unsettled.work)
+        unsettled.node = -1
+        if !unindexed.isEmpty {
+            if let seconds = index.reuseSeconds(of: node, now: placedAt) { policy.reused(after: seconds) }
+            indexPlaced(on: node, at: placedAt)
+        }
+        peers.placed(node, work: work)
+        loads[node].peers = peers.work(node)
+        policy.loadChanged(node, load: loads[node], now: placedAt)
+        tend(now: placedAt)
+        Self.tick(&policy, loads: loads, now: placedAt)
+    }
+
+    private mutating func indexPlaced(on node: Int, at placedAt: MonotonicTime) {
         // Taken out meanwhile, since its span would hold all of `self`.
         var placed: ContiguousArray<UInt64> = []
         swap(&placed, &unindexed)
+        gossipSender.placed(placed.span, nodeIndex: node)
         index.insert(placed.span, node: node, now: placedAt)
         placed.removeAll(keepingCapacity: true)
         swap(&placed, &unindexed)
         loads[node].tailUsedAt = index.tailUsedAt(node)
+    }
+
+    private static func copy(_ blocks: Span<UInt64>, to kept: inout ContiguousArray<UInt64>) {
+        let blocks = blocks.extracting(first: unindexedMax)
+        blocks.withUnsafeBufferPointer { kept.append(contentsOf: $0) }
+    }
+
+    private static func tick(_ policy: inout AnyPolicy, loads: ContiguousArray<NodeLoad>, now: MonotonicTime) {
+        policy.tick(loads: loads.span, now: now)
     }
 
     // MARK: The fleet
@@ -221,7 +269,8 @@ package struct Router: Sendable {
     ///
     /// - Parameter next: Made from ``fleet`` by ``FleetSnapshot/succeeded(by:)``.
     package mutating func replaceFleet(_ next: FleetSnapshot) {
-        indexPlaced()
+        settle()
+        modelLast = nil
         var loads: ContiguousArray<NodeLoad> = []
         var health: ContiguousArray<NodeHealthStateMachine> = []
         var firstTokens: ContiguousArray<RunningMean> = []
@@ -254,6 +303,8 @@ package struct Router: Sendable {
             }
         }
         self.fleet = next
+        allowed = ContiguousArray(repeating: 0, count: (next.slots.count + 63) / 64)
+        holders.reserveCapacity(next.slots.count)
         self.loads = loads
         self.health = health
         self.firstTokens = firstTokens
@@ -273,10 +324,12 @@ package struct Router: Sendable {
     /// Static, since a span taken of one stored property would hold all of `self` while the policy changes.
     private static func choose(
         by policy: inout AnyPolicy, _ request: RoutingRequest, among candidates: ContiguousArray<Int32>,
-        loads: ContiguousArray<NodeLoad>, holders: ContiguousArray<Int32>, rotation: Int, now: MonotonicTime
+        allowed: ContiguousArray<UInt64>, loads: ContiguousArray<NodeLoad>, holders: ContiguousArray<Int32>,
+        rotation: Int, now: MonotonicTime
     ) -> Int? {
         policy.choose(
-            request, among: candidates.span, loads: loads.span, holders: holders.span, rotation: rotation, now: now)
+            request, among: candidates.span, allowed: allowed.span, loads: loads.span, holders: holders.span,
+            rotation: rotation, now: now)
     }
 
     /// Sets the `prefixTokens` of the nodes that hold some of the prompt, and names them in `holders`.

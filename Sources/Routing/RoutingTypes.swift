@@ -69,6 +69,13 @@ package struct NodeSet: Hashable, Sendable {
         return kept
     }
 
+    /// Takes its members out of a set of nodes that has a bit for each index, 64 a word.
+    func subtract(from words: inout ContiguousArray<UInt64>) {
+        for position in 0..<count where Int(indexes[position]) >> 6 < words.count {
+            words[Int(indexes[position]) >> 6] &= ~(1 << UInt64(indexes[position] & 63))
+        }
+    }
+
     package func contains(_ index: Int) -> Bool {
         count > 0 && any(indexes .== Int32(truncatingIfNeeded: index))
     }

@@ -11,7 +11,8 @@ import Darwin
 /// `tollgate bench`: measures parts of the gateway by themselves.
 struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measure parts of the gateway by themselves.", subcommands: [Tokens.self, BenchRouting.self])
+        abstract: "Measure parts of the gateway by themselves.",
+        subcommands: [Tokens.self, BenchRouting.self, BenchDecisions.self])
 
     struct Tokens: ParsableCommand {
         static let configuration = CommandConfiguration(

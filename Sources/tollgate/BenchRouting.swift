@@ -96,7 +96,7 @@ struct BenchRouting: AsyncParsableCommand {
         }
         Progress.end()
         let timing = first.map { DecisionTiming.measure($0) }
-        let rows = judgement.rows(decisionSeconds: timing?.p99)
+        let rows = judgement.rows(decisionSeconds: timing.map { $0.p99 / 1e9 })
         Output.line(
             output.json ? Self.json(rows) : Self.table(rows) + "\n\n" + Self.table(judgement.comparisons()))
     }

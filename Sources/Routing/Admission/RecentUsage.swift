@@ -22,6 +22,8 @@ struct RecentUsage: Sendable {
     private var total = 0.0
     private var fadedAt: MonotonicTime?
 
+    var count: Int { byOrg.count }
+
     mutating func fade(now: MonotonicTime) {
         guard let last = fadedAt else { return fadedAt = now }
         let seconds = now.seconds(since: last)

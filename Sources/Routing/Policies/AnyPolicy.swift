@@ -50,8 +50,8 @@ struct AnyPolicy: Sendable {
     }
 
     mutating func choose(
-        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, holders: Span<Int32>,
-        rotation: Int, now: MonotonicTime
+        _ request: RoutingRequest, among candidates: Span<Int32>, allowed: Span<UInt64>, loads: Span<NodeLoad>,
+        holders: Span<Int32>, rotation: Int, now: MonotonicTime
     ) -> Int? {
         switch name {
         case .leastTokens:
@@ -64,7 +64,8 @@ struct AnyPolicy: Sendable {
             roundRobin.choose(request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
         case .predictedCost:
             predictedCost.choose(
-                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
+                request, among: candidates, allowed: allowed, loads: loads, holders: holders, rotation: rotation,
+                now: now)
         case .p2c:
             p2c.choose(
                 request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
@@ -99,6 +100,16 @@ struct AnyPolicy: Sendable {
         case .smetric: smetric.fleetChanged(count: count, renewed: renewed, loads: loads)
         default: break
         }
+    }
+
+    /// A prompt was placed where the end of what is cached of it had last been used so long ago.
+    mutating func reused(after seconds: Double) {
+        if name == .predictedCost { predictedCost.reused(after: seconds) }
+    }
+
+    /// A decision was made and is on its way: now is the time for what need not be done within one.
+    mutating func tick(loads: Span<NodeLoad>, now: MonotonicTime) {
+        if name == .predictedCost { predictedCost.tick(loads: loads, now: now) }
     }
 
     mutating func placed(_ attempt: inout Attempt, load: NodeLoad, now: MonotonicTime) {

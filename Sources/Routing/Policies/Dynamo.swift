@@ -5,7 +5,7 @@ import Domain
 /// Nodes tell what their caches hold by events, so the overlap is exact. Prompt tokens of requests that have no first
 /// token count as work to come, prompts of all requests as decode load. Source: ai-dynamo/dynamo,
 /// `lib/llm/src/kv_router/scheduler.rs`.
-struct Dynamo: Policy {
+struct Dynamo: WalkingPolicy {
     static let prefixIndexing = PrefixIndexing.events
     static let overlapWeight = 1.0
 

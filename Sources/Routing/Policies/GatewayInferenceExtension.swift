@@ -5,7 +5,7 @@ import Domain
 ///
 /// Queue and cache are what the node's metrics last said; the original scrapes each 50 ms and sees nothing that happened
 /// since. Source: llm-d/llm-d-inference-scheduler, `pkg/plugins/scorer`.
-struct GatewayInferenceExtension: Policy {
+struct GatewayInferenceExtension: WalkingPolicy {
     static let prefixIndexing = PrefixIndexing.kvCapacity
     static let prefixWeight = 3.0
     static let queueWeight = 2.0

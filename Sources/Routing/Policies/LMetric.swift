@@ -5,7 +5,7 @@ import Domain
 /// A product needs no weights between its terms, and the batch size stands for decode's load. As published, it knows
 /// neither a node's speed nor its distance or memory. Source: the LMetric paper's rule as SGLang and vLLM routers carry
 /// it; prefix hits from the gateway's own index.
-struct LMetric: Policy {
+struct LMetric: WalkingPolicy {
     static let prefixIndexing = PrefixIndexing.kvCapacity
 
     mutating func choose(

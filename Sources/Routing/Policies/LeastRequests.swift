@@ -1,7 +1,7 @@
 import Domain
 
 /// The node with the fewest requests in flight; of equals the nearest.
-struct LeastRequests: Policy {
+struct LeastRequests: WalkingPolicy {
     /// What a second of penalty weighs in requests.
     static let requestsPerPenaltySecond = 4.0
 

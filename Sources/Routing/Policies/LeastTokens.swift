@@ -1,7 +1,7 @@
 import Domain
 
 /// The node with the fewest tokens in flight, prompts and expected outputs together; of equals the nearest.
-struct LeastTokens: Policy {
+struct LeastTokens: WalkingPolicy {
     /// What a second of penalty weighs in tokens: the prefill rate of a middling node.
     static let tokensPerPenaltySecond = 10_000.0
 

@@ -12,16 +12,6 @@ protocol Policy: Sendable {
     /// Whether it gives a node that will stop only what will have ended by then.
     static var predictsEnds: Bool { get }
 
-    /// - Parameters:
-    ///   - candidates: Indexes into `loads` of the nodes that serve the model.
-    ///   - holders: Indexes of the nodes whose ``NodeLoad/prefixTokens`` is not 0, candidates or not.
-    ///   - rotation: Where to begin, below the number of candidates; the first of equals wins from there.
-    /// - Returns: An index into `loads`; nil where no candidate is open (``NodeLoad/isOpen``) and untried.
-    mutating func choose(
-        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, holders: Span<Int32>,
-        rotation: Int, now: MonotonicTime
-    ) -> Int?
-
     // What a policy with a memory of its own follows. Each default does nothing.
 
     /// The fleet has `count` places now. A policy forgets what it knows of those in `renewed`: they are another node's,
@@ -40,6 +30,19 @@ protocol Policy: Sendable {
 
     /// The load of one node changed in whatever way: a request came or went, a peer's gossip, a report, its health.
     mutating func loadChanged(_ index: Int, load: NodeLoad, now: MonotonicTime)
+}
+
+/// A policy that chooses by walking over the loads of all candidates.
+protocol WalkingPolicy: Policy {
+    /// - Parameters:
+    ///   - candidates: Indexes into `loads` of the nodes that serve the model.
+    ///   - holders: Indexes of the nodes whose ``NodeLoad/prefixTokens`` is not 0, candidates or not.
+    ///   - rotation: Where to begin, below the number of candidates; the first of equals wins from there.
+    /// - Returns: An index into `loads`; nil where no candidate is open (``NodeLoad/isOpen``) and untried.
+    mutating func choose(
+        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, holders: Span<Int32>,
+        rotation: Int, now: MonotonicTime
+    ) -> Int?
 }
 
 /// What a router keeps of the nodes' prefix caches.

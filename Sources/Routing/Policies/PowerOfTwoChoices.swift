@@ -4,7 +4,7 @@ import Domain
 ///
 /// Michael Mitzenmacher, The Power of Two Choices in Randomized Load Balancing (1996); Envoy's least-request balancer
 /// with `choice_count: 2`.
-struct PowerOfTwoChoices: Policy {
+struct PowerOfTwoChoices: WalkingPolicy {
     private var random = SplitMix64(seed: 0x7032_6320_6472_6177)
 
     mutating func choose(

@@ -4,7 +4,7 @@ import Domain
 ///
 /// Asking for the least recent, rather than keeping a cursor, stays fair when models share nodes and when nodes come,
 /// go or are passed over.
-struct RoundRobin: Policy {
+struct RoundRobin: WalkingPolicy {
     /// A node that pays more than this is passed over while another can serve.
     static let penaltySecondsMax = 0.25
 

@@ -6,7 +6,7 @@ import Domain
 /// otherwise, and once loads differ by more than 64 requests and half as much again, to the node with the fewest
 /// requests in flight. The index knows what was sent, not what was evicted: a tree of 2^24 characters a node, here 2^15
 /// blocks. Source: sgl-project/sglang, `sgl-router/src/policies/cache_aware.rs`.
-struct SGLangCacheAware: Policy {
+struct SGLangCacheAware: WalkingPolicy {
     static let prefixIndexing = PrefixIndexing.blocks(32_768)
     static let matchShareMin = 0.3
     static let imbalanceRequests: Int64 = 64

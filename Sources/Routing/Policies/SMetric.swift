@@ -5,7 +5,7 @@ import Domain
 ///
 /// Work is the prompt's uncached tokens, dearer with context; a node's rate is the 90th percentile of its last 64 answers,
 /// each taken as work over time to first token. Source: vllm-project/router, `smetric.rs`.
-struct SMetric: Policy {
+struct SMetric: WalkingPolicy {
     static let prefixIndexing = PrefixIndexing.blocks(32_768)
     /// Seconds to the first token within which a node that holds the prefix is kept to.
     static let objectiveSeconds = 2.0

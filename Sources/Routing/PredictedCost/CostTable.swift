@@ -1,5 +1,4 @@
-/// What each node's next request would cost, in seconds, but for what depends on the request: one column per figure, so
-/// that a thousand nodes are scored in a few vector instructions each.
+/// What each node's next request would cost, in seconds, but for what depends on the request.
 ///
 ///     cost = RTT + penalty
 ///          + step * (1 + output weight * expected output)
@@ -8,34 +7,77 @@
 ///          + memory                                      (above a share of the KV cache) * (1 + wait + run)
 ///
 /// and for each W of work the same everywhere, the duplicated work. Times are Float32: none is more exact than that.
+///
+/// Kept twice. ``rows`` has all of one node together: what a node costs that is looked at by itself, exactly and now.
+/// ``lanes`` has the three figures that a scan of all nodes reads, of eight nodes side by side: a product and a sum for
+/// each, twelve bytes a node, so that a thousand nodes take some 150 steps of vectors and fit the innermost cache. There
+/// a node is as far behind as it was when the row changed or its group was refreshed. Without memory a cost is too low
+/// or right: memory is read only for the few lanes that could still hold the cheapest.
 struct CostTable: Sendable {
     /// Closed: it costs more than any node that is open.
     static let closed = Float.infinity
 
     /// Nodes that share a bound, so that a group that cannot have the cheapest is passed over.
     static let groupSize = 64
+    /// Nodes side by side.
+    static let laneWidth = 8
+    private static let groupLanes = groupSize / laneWidth
+    typealias Lane = SIMD8<Float>
 
-    /// ``fixed`` and how long the node is behind, as of its last refresh.
-    var base: ContiguousArray<Float> = []
-    /// RTT, penalty; ``closed``.
-    var fixed: ContiguousArray<Float> = []
-    /// A decode step with this request in the batch.
-    var step: ContiguousArray<Float> = []
-    /// Queued work, as time.
-    var wait: ContiguousArray<Float> = []
-    /// The head's part of it, and when the node could start on it, in milliseconds of a clock that wraps.
-    var head: ContiguousArray<Float> = []
-    var headStart: ContiguousArray<Int32> = []
-    /// When the head's first token was due, on the same clock, and what each second since then weighs.
-    var due: ContiguousArray<Int32> = []
-    var overdue: ContiguousArray<Float> = []
-    /// Seconds per token of work.
-    var inverseRate: ContiguousArray<Float> = []
-    var runFactor: ContiguousArray<Float> = []
-    /// Share of the KV cache taken, and what a token takes of it.
-    var kv: ContiguousArray<Float> = []
-    var kvPerToken: ContiguousArray<Float> = []
-    private var bounds: ContiguousArray<Bound> = []
+    /// One node.
+    struct Row: Sendable {
+        /// RTT, penalty; ``closed``.
+        var fixed = closed
+        /// A decode step with this request in the batch.
+        var step = Float(0)
+        /// Queued work, as time.
+        var wait = Float(0)
+        /// The head's part of it, and when the node could start on it, in milliseconds of a clock that wraps.
+        var head = Float(0)
+        var headStart = Int32(0)
+        /// When the head's first token was due, on the same clock, and what each second since then weighs.
+        var due = Int32(0)
+        var overdue = Float(0)
+        /// Seconds per token of work.
+        var inverseRate = Float(0)
+        var runFactor = Float(1)
+        /// Share of the KV cache taken, and what a token takes of it.
+        var kv = Float(0)
+        var kvPerToken = Float(0)
+
+        /// Seconds until the node would begin on a new request.
+        @inline(__always)
+        func wait(nowMilliseconds: Int32) -> Float {
+            // A clock that wraps or a start in the future gives a negative time: no credit.
+            let since = Float(max(0, nowMilliseconds &- headStart)) * 0.001
+            let rest = wait - (head < since ? head : since)
+            return (rest > 0 ? rest : 0) + Float(max(0, nowMilliseconds &- due)) * 0.001 * overdue
+        }
+    }
+
+    /// What the scan reads of eight nodes.
+    private struct Lanes: Sendable {
+        /// What is due before any work: fixed, and how long the node is behind.
+        var base = Lane(repeating: closed)
+        var step = Lane.zero
+        /// Seconds per token of work, those it slows and evicts included.
+        var run = Lane.zero
+    }
+
+    /// What it reads besides of the few.
+    private struct MemoryLanes: Sendable {
+        var kv = Lane.zero
+        var kvPerToken = Lane.zero
+        var inverseRate = Lane.zero
+    }
+
+    /// What no node of a group is below. May be too low by a change since the last refresh: then a group is looked at in
+    /// vain.
+    private struct Bound: Sendable {
+        var base = closed
+        var step = Float(0)
+        var run = Float(0)
+    }
 
     /// What all nodes see alike of a request.
     struct Request {
@@ -50,160 +92,188 @@ struct CostTable: Sendable {
         var kvPrice: Float
     }
 
-    var count: Int { fixed.count }
+    /// Whole groups of them, those beyond ``count`` closed.
+    private(set) var rows: ContiguousArray<Row> = []
+    private var lanes: ContiguousArray<Lanes> = []
+    private var memory: ContiguousArray<MemoryLanes> = []
+    private var bounds: ContiguousArray<Bound> = []
+    private(set) var count = 0
+
+    var groupCount: Int { bounds.count }
 
     mutating func resize(to count: Int) {
-        func fit<Value>(_ column: inout ContiguousArray<Value>, _ value: Value, _ length: Int? = nil) {
-            let count = length ?? count
-            if column.count > count { column.removeLast(column.count - count) }
-            while column.count < count { column.append(value) }
+        func fit<Value>(_ column: inout ContiguousArray<Value>, _ value: Value, _ length: Int) {
+            if column.count > length { column.removeLast(column.count - length) }
+            while column.count < length { column.append(value) }
         }
-        fit(&base, Self.closed)
-        fit(&fixed, Self.closed)
-        fit(&step, 0)
-        fit(&wait, 0)
-        fit(&head, 0)
-        fit(&headStart, 0)
-        fit(&due, 0)
-        fit(&overdue, 0)
-        fit(&inverseRate, 0)
-        fit(&runFactor, 1)
-        fit(&kv, 0)
-        fit(&kvPerToken, 0)
-        fit(&bounds, Bound(), (count + Self.groupSize - 1) / Self.groupSize)
+        let groups = (count + Self.groupSize - 1) / Self.groupSize
+        for node in min(count, self.count)..<self.count { set(node, Row(), nowMilliseconds: 0) }
+        fit(&rows, Row(), groups * Self.groupSize)
+        fit(&lanes, Lanes(), groups * Self.groupLanes)
+        fit(&memory, MemoryLanes(), groups * Self.groupLanes)
+        fit(&bounds, Bound(), groups)
+        self.count = count
+    }
+
+    // MARK: One node
+
+    mutating func set(_ node: Int, _ row: Row, nowMilliseconds: Int32) {
+        rows[node] = row
+        let (place, lane) = (node / Self.laneWidth, node % Self.laneWidth)
+        let base = row.fixed + row.wait(nowMilliseconds: nowMilliseconds)
+        let run = row.inverseRate * row.runFactor
+        lanes[place].base[lane] = base
+        lanes[place].step[lane] = row.step
+        lanes[place].run[lane] = run
+        memory[place].kv[lane] = row.kv
+        memory[place].kvPerToken[lane] = row.kvPerToken
+        memory[place].inverseRate[lane] = row.inverseRate
+        var bound = bounds[node / Self.groupSize]
+        bound.base = min(bound.base, base)
+        bound.step = min(bound.step, row.step)
+        bound.run = min(bound.run, run)
+        bounds[node / Self.groupSize] = bound
     }
 
     /// Seconds until the node would begin on a new request.
     @inline(__always)
-    func wait(_ node: Int, nowMilliseconds: Int32) -> Float {
-        // A clock that wraps or a start in the future gives a negative time: no credit.
-        let since = Float(max(0, nowMilliseconds &- headStart[node])) * 0.001
-        let served = head[node] < since ? head[node] : since
-        let late = Float(max(0, nowMilliseconds &- due[node])) * 0.001 * overdue[node]
-        return max(0, wait[node] - served) + late
-    }
+    func wait(_ node: Int, nowMilliseconds: Int32) -> Float { rows[node].wait(nowMilliseconds: nowMilliseconds) }
 
     /// - Parameters:
     ///   - work: Of this request on this node.
     ///   - newTokens: What it adds to the node's cache.
     @inline(__always)
     func cost(_ node: Int, work: Float, newTokens: Float, _ request: Request) -> Float {
-        fixed[node] + costBeyondFixed(node, work: work, newTokens: newTokens, request)
+        rows[node].fixed + costBeyondFixed(node, work: work, newTokens: newTokens, request)
     }
 
     @inline(__always)
     func costBeyondFixed(_ node: Int, work: Float, newTokens: Float, _ request: Request) -> Float {
-        let wait = wait(node, nowMilliseconds: request.nowMilliseconds)
-        let run = work * inverseRate[node]
-        let above = kv[node] + (newTokens + request.expectedOutput) * kvPerToken[node] - request.kvShareFree
+        let row = rows[node]
+        let wait = row.wait(nowMilliseconds: request.nowMilliseconds)
+        let run = work * row.inverseRate
+        let above = row.kv + (newTokens + request.expectedOutput) * row.kvPerToken - request.kvShareFree
         let memory = (above > 0 ? above : 0) * request.kvPrice * (1 + wait + run)
-        return step[node] * request.steps + wait + run * runFactor[node] + work * request.duplicate + memory
+        return row.step * request.steps + wait + run * row.runFactor + work * request.duplicate + memory
     }
 
     // MARK: Groups
 
-    /// Below what no node of a group can be, column by column. A bound may be too low, never too high.
-    struct Bound: Sendable {
-        var base = closed
-        var step = Float(0)
-        var inverseRate = Float(0)
-        var runFactor = Float(1)
+    /// Brings up to date what time changes of one group: how long its nodes are behind.
+    mutating func refresh(group: Int, nowMilliseconds: Int32) {
+        bounds[group] = Self.refresh(group: group, rows, &lanes, nowMilliseconds: nowMilliseconds)
     }
 
-    var groupCount: Int { bounds.count }
+    /// Static, since a span taken of one column would hold all of `self` while the other changes.
+    private static func refresh(
+        group: Int, _ rows: ContiguousArray<Row>, _ lanes: inout ContiguousArray<Lanes>, nowMilliseconds: Int32
+    ) -> Bound {
+        let start = group * Self.groupSize
+        precondition(rows.count >= start + Self.groupSize && lanes.count * Self.laneWidth >= start + Self.groupSize)
+        let rows = rows.span
+        var lanes = lanes.mutableSpan
+        var bound = Bound(step: Self.closed, run: Self.closed)
+        for place in (start / Self.laneWidth)..<(start / Self.laneWidth + Self.groupLanes) {
+            var base = Lane.zero
+            for lane in 0..<Self.laneWidth {
+                // SAFETY: a whole group from `start` on, as just checked.
+                let row = rows[unchecked: place * Self.laneWidth + lane]
+                let behind = row.fixed + row.wait(nowMilliseconds: nowMilliseconds)
+                base[lane] = behind
+                guard behind < Self.closed else { continue }
+                let run = row.inverseRate * row.runFactor
+                bound.base = behind < bound.base ? behind : bound.base
+                bound.step = row.step < bound.step ? row.step : bound.step
+                bound.run = run < bound.run ? run : bound.run
+            }
+            lanes[unchecked: place].base = base
+        }
+        return bound
+    }
 
     /// No node of the group costs less for a request that finds nothing cached.
     func bound(_ group: Int, work: Float, _ request: Request) -> Float {
         let bound = bounds[group]
-        return bound.base + bound.step * request.steps + work * bound.inverseRate * bound.runFactor
-            + work * request.duplicate
+        return bound.base + bound.step * request.steps + work * bound.run + work * request.duplicate
     }
 
-    /// Brings up to date what only time changes of one group: how long its nodes are behind.
-    mutating func refresh(group: Int, nowMilliseconds: Int32) {
-        // Taken out while it is written to, since the spans of the others hold the table; nothing is copied.
-        var base: ContiguousArray<Float> = []
-        swap(&base, &self.base)
-        let bound = rebase(group, nowMilliseconds: nowMilliseconds, into: &base)
-        swap(&base, &self.base)
-        bounds[group] = bound
-    }
+    /// What a scan has found so far.
+    struct Finding {
+        /// Of equals within this share and so many seconds, any is as good.
+        let tieShare: Float
+        let tieSeconds: Float
+        private(set) var least: Float
+        private(set) var limit: Float
 
-    private func rebase(_ group: Int, nowMilliseconds: Int32, into base: inout ContiguousArray<Float>) -> Bound {
-        let start = group * Self.groupSize
-        let end = min(start + Self.groupSize, count)
-        let (fixed, step, wait, head) = (fixed.span, step.span, wait.span, head.span)
-        let (headStart, due, overdue) = (headStart.span, due.span, overdue.span)
-        let (inverseRate, runFactor) = (inverseRate.span, runFactor.span)
-        precondition(
-            base.count >= end && fixed.count >= end && step.count >= end && wait.count >= end && head.count >= end
-                && headStart.count >= end && due.count >= end && overdue.count >= end && inverseRate.count >= end
-                && runFactor.count >= end)
-        var base = base.mutableSpan
-        // None of the figures is negative, so their bits order as they do; integers have a minimum that vectorizes.
-        let most = Int32(bitPattern: Self.closed.bitPattern)
-        var (leastBase, leastStep, leastRate, leastFactor) = (most, most, most, most)
-        for node in start..<end {
-            // SAFETY: below `end`, which no column is shorter than, as just checked; a check per lane would forbid
-            // vectors.
-            let ticks = nowMilliseconds &- headStart[unchecked: node]
-            let since = Float(ticks > 0 ? ticks : 0) * 0.001
-            let all = head[unchecked: node]
-            let rest = wait[unchecked: node] - (all < since ? all : since)
-            let past = nowMilliseconds &- due[unchecked: node]
-            let late = Float(past > 0 ? past : 0) * 0.001 * overdue[unchecked: node]
-            let behind = fixed[unchecked: node] + (rest > 0 ? rest : 0) + late
-            base[unchecked: node] = behind
-            leastBase = min(leastBase, Int32(bitPattern: behind.bitPattern))
-            leastStep = min(leastStep, Int32(bitPattern: step[unchecked: node].bitPattern))
-            leastRate = min(leastRate, Int32(bitPattern: inverseRate[unchecked: node].bitPattern))
-            leastFactor = min(leastFactor, Int32(bitPattern: runFactor[unchecked: node].bitPattern))
+        init(least: Float, tieShare: Float, tieSeconds: Float) {
+            (self.least, self.tieShare, self.tieSeconds) = (least, tieShare, tieSeconds)
+            limit = least * (1 + tieShare) + tieSeconds
         }
-        return Bound(
-            base: Self.float(leastBase), step: Self.float(leastStep), inverseRate: Self.float(leastRate),
-            runFactor: Self.float(leastFactor))
+
+        @inline(__always)
+        fileprivate mutating func found(_ cost: Float) {
+            guard cost < least else { return }
+            least = cost
+            limit = cost * (1 + tieShare) + tieSeconds
+        }
     }
 
-    private static func float(_ bits: Int32) -> Float { Float(bitPattern: UInt32(bitPattern: bits)) }
-
-    /// The node's row changed.
-    mutating func refresh(_ node: Int, nowMilliseconds: Int32) {
-        base[node] = fixed[node] + wait(node, nowMilliseconds: nowMilliseconds)
-        let group = node / Self.groupSize
-        bounds[group].base = min(bounds[group].base, base[node])
-        bounds[group].step = min(bounds[group].step, step[node])
-        bounds[group].inverseRate = min(bounds[group].inverseRate, inverseRate[node])
-        bounds[group].runFactor = min(bounds[group].runFactor, runFactor[node])
-    }
-
-    /// Writes what the same work would cost on each node of a group, by ``base`` as it was refreshed last.
+    /// Finds what the same work would cost on those nodes of a group that are allowed and not beyond the limit.
     ///
-    /// - Returns: The least of them.
-    func costs(
-        group: Int, work: Float, newTokens: Float, _ request: Request, into costs: inout ContiguousArray<Float>
-    ) -> Float {
-        let start = group * Self.groupSize
-        let end = min(start + Self.groupSize, count)
-        let added = newTokens + request.expectedOutput
+    /// - Parameters:
+    ///   - allowed: A bit for each node, the first the lowest.
+    ///   - finding: Its limit falls as cheaper nodes are found.
+    ///   - costs: Lanes of the whole table; written where a lane may have a node within the limit, ``closed`` for those
+    ///     that are not allowed.
+    /// - Returns: A bit for each lane of the group that was written, the first the lowest.
+    func scan(
+        group: Int, allowed: UInt64, work: Float, addedTokens: Float, _ request: Request, _ finding: inout Finding,
+        into costs: inout ContiguousArray<Lane>
+    ) -> UInt8 {
+        let start = group * Self.groupLanes
+        precondition(lanes.count >= start + Self.groupLanes && costs.count >= start + Self.groupLanes)
+        let lanes = lanes.span
+        let (steps, works) = (Lane(repeating: request.steps), Lane(repeating: work))
         let duplicate = work * request.duplicate
-        let (base, step, inverseRate, runFactor) = (base.span, step.span, inverseRate.span, runFactor.span)
-        let (kv, kvPerToken) = (kv.span, kvPerToken.span)
-        precondition(
-            costs.count >= end && base.count >= end && step.count >= end && inverseRate.count >= end
-                && runFactor.count >= end && kv.count >= end && kvPerToken.count >= end)
-        var costs = costs.mutableSpan
-        var least = Int32(bitPattern: Self.closed.bitPattern)
-        for node in start..<end {
-            // SAFETY: as in ``refresh(group:nowMilliseconds:)``.
-            let run = work * inverseRate[unchecked: node]
-            let above = kv[unchecked: node] + added * kvPerToken[unchecked: node] - request.kvShareFree
-            let behind = base[unchecked: node]
-            let memory = (above > 0 ? above : 0) * request.kvPrice * (1 + behind + run)
-            let cost =
-                behind + step[unchecked: node] * request.steps + run * runFactor[unchecked: node] + duplicate + memory
-            costs[unchecked: node] = cost
-            least = min(least, Int32(bitPattern: cost.bitPattern))
+        var written: UInt8 = 0
+        for place in 0..<Self.groupLanes {
+            // SAFETY: within the group's lanes, which the table has, as just checked.
+            let lane = lanes[unchecked: start + place]
+            let lowest = lane.base + lane.step * steps + lane.run * works
+            guard Self.least(lowest) + duplicate <= finding.limit else { continue }
+            let mine = UInt8(truncatingIfNeeded: allowed >> UInt64(place * Self.laneWidth))
+            let cost = Self.masked(
+                lowest + Lane(repeating: duplicate)
+                    + memory(start + place, base: lane.base, works, addedTokens, request), mine)
+            finding.found(Self.least(cost))
+            costs[start + place] = cost
+            written |= 1 << UInt8(place)
         }
-        return Self.float(least)
+        return written
+    }
+
+    /// Closes the nodes whose bit is not set.
+    @inline(__always)
+    private static func masked(_ cost: Lane, _ allowed: UInt8) -> Lane {
+        let bits = SIMD8<UInt32>(repeating: UInt32(allowed)) & SIMD8<UInt32>(1, 2, 4, 8, 16, 32, 64, 128)
+        return cost.replacing(with: Lane(repeating: closed), where: bits .== SIMD8<UInt32>.zero)
+    }
+
+    /// What the memory that eight nodes are short of costs; of a closed one, infinite already, nothing.
+    @inline(__always)
+    private func memory(_ place: Int, base: Lane, _ works: Lane, _ addedTokens: Float, _ request: Request) -> Lane {
+        let held = memory[place]
+        let above = held.kv + held.kvPerToken * Lane(repeating: addedTokens) - Lane(repeating: request.kvShareFree)
+        let price = above * Lane(repeating: request.kvPrice) * (Lane(repeating: 1) + base + held.inverseRate * works)
+        let isFree = (above .<= Lane.zero) .| (base .== Lane(repeating: Self.closed))
+        return price.replacing(with: Lane.zero, where: isFree)
+    }
+
+    @inline(__always)
+    private static func least(_ lane: Lane) -> Float {
+        let half = lane.lowHalf.replacing(with: lane.highHalf, where: lane.highHalf .< lane.lowHalf)
+        let first = half[0] < half[1] ? half[0] : half[1]
+        let second = half[2] < half[3] ? half[2] : half[3]
+        return first < second ? first : second
     }
 }

@@ -43,7 +43,7 @@ struct NodeEstimate: Sendable {
         let seconds = max(0, now.seconds(since: queuedAt))
         usualQueued += (1 - exp(-seconds / Self.usualSeconds)) * (queued - usualQueued)
         queued = count
-        queuedAt = now
+        queuedAt = max(queuedAt, now)
     }
 
     /// Less power is less speed, at once; how much less is learned anew.
@@ -82,7 +82,7 @@ struct FleetMeans: Sendable {
     private var nodes = 0
     private var byNode: ContiguousArray<(queued: Double, rate: Double)> = []
 
-    var queuedPerNode: Double { nodes == 0 ? 0 : expm1(queued / Double(nodes)) }
+    private(set) var queuedPerNode = 0.0
     var tokensPerSecond: Double { nodes == 0 ? PrefillRate.unknown : rates / Double(nodes) }
 
     mutating func resize(to count: Int) {
@@ -102,5 +102,7 @@ struct FleetMeans: Sendable {
         nodes += (rate > 0 ? 1 : 0) - (old.rate > 0 ? 1 : 0)
         // Sums of differences drift; an empty fleet is the moment to be exact again.
         if nodes == 0 { (self.queued, rates) = (0, 0) }
+        // Here rather than where it is asked for, which is within each decision.
+        queuedPerNode = nodes == 0 ? 0 : expm1(self.queued / Double(nodes))
     }
 }

@@ -45,10 +45,14 @@ extension PredictedCost {
         let rate = estimates[node].tokensPerSecond
         attempt.workAhead = waiting * rate
         attempt.predictedSeconds =
-            Double(load.rttNanoseconds) / 1e9 + waiting + attempt.work / rate + Double(table.step[node])
+            Double(load.rttNanoseconds) / 1e9 + waiting + attempt.work / rate + Double(table.rows[node].step)
         attempt.hintSlot = hintSlot(node, promptTokens: attempt.promptTokens).map { Int8($0) }
-        if let seconds = attempt.reuseSeconds { reuseSeconds += 0.01 * (seconds - reuseSeconds) }
         estimates[node].placedLast = now
+    }
+
+    /// A prompt was placed where the end of what is cached of it had last been used so long ago.
+    mutating func reused(after seconds: Double) {
+        reuseSeconds += 0.01 * (seconds - reuseSeconds)
     }
 
     mutating func firstToken(_ attempt: Attempt, load: NodeLoad, now: MonotonicTime) {
@@ -112,7 +116,7 @@ extension PredictedCost {
 
     /// How long the node is behind, its decoding considered: see ``Router/leastWaitSeconds(for:stepSecondsMax:now:)``.
     func waitSeconds(_ node: Int, stepSecondsMax: Double, now: MonotonicTime) -> Double {
-        let step = Double(table.step[node])
+        let step = Double(table.rows[node].step)
         guard step <= 2 * stepSecondsMax else { return .infinity }
         let wait = Double(table.wait(node, nowMilliseconds: Self.milliseconds(now)))
         return step > 0.7 * stepSecondsMax ? max(1, wait) : wait
@@ -136,24 +140,21 @@ extension PredictedCost {
         let decoding = max(0, requests - Double(queued))
         let isClosed =
             !load.isOpen || load.powerShare <= 0 || load.endsAt != nil || estimates[node].isHeldBack(now: now)
-        table.fixed[node] = isClosed ? CostTable.closed : Float(rtt + load.penaltySeconds(now: now))
-        table.step[node] = Float(estimates[node].step.seconds(decoding: decoding))
-        table.wait[node] = Float(max(0, load.own.queuedWork + load.peers.queuedWork) / rate)
-        table.inverseRate[node] = Float(1 / rate)
+        var row = CostTable.Row()
+        row.fixed = isClosed ? CostTable.closed : Float(rtt + load.penaltySeconds(now: now))
+        row.step = Float(estimates[node].step.seconds(decoding: decoding))
+        row.wait = Float(max(0, load.own.queuedWork + load.peers.queuedWork) / rate)
+        row.inverseRate = Float(1 / rate)
         if let head = load.head {
             let arrived = head.sentAt.nanoseconds + load.rttNanoseconds / 2
             let free = load.firstTokenLast.map { $0.nanoseconds - load.rttNanoseconds / 2 } ?? arrived
-            table.head[node] = Float(head.work / rate)
-            table.headStart[node] = Self.milliseconds(MonotonicTime(nanoseconds: max(arrived, free)))
+            row.head = Float(head.work / rate)
+            row.headStart = Self.milliseconds(MonotonicTime(nanoseconds: max(arrived, free)))
             let dueAfter = head.predictedSeconds * weights.overdueFactor + weights.overdueSeconds
             let dueAt = head.sentAt.advanced(byNanoseconds: Int64(dueAfter * 1e9))
-            table.due[node] = Self.milliseconds(dueAt)
-            table.overdue[node] = Float(weights.overdue)
-        } else {
-            table.head[node] = 0
-            table.overdue[node] = 0
+            row.due = Self.milliseconds(dueAt)
+            row.overdue = Float(weights.overdue)
         }
-        table.refresh(node, nowMilliseconds: Self.milliseconds(now))
         var evict = 0.0
         if let tailUsedAt = load.tailUsedAt {
             let age = max(0, now.seconds(since: tailUsedAt))
@@ -162,10 +163,11 @@ extension PredictedCost {
         estimates[node].queuedChanged(to: Double(queued), now: now)
         let busy =
             duplicateQueuedHereWeight * estimates[node].usualQueued * rate / max(1, fleetMeans.tokensPerSecond)
-        table.runFactor[node] = Float(1 + weights.decodeSlowing * decoding + evict + busy)
+        row.runFactor = Float(1 + weights.decodeSlowing * decoding + evict + busy)
         let capacity = Double(max(1, load.kvCapacityTokens))
-        table.kv[node] = Float(Double(max(0, load.own.kvTokens &+ load.peers.kvTokens)) / capacity)
-        table.kvPerToken[node] = Float(1 / capacity)
+        row.kv = Float(Double(max(0, load.own.kvTokens &+ load.peers.kvTokens)) / capacity)
+        row.kvPerToken = Float(1 / capacity)
+        table.set(node, row, nowMilliseconds: Self.milliseconds(now))
         fleetMeans.set(node, queued: log1p(Double(max(0, queued))), rate: load.takesRequests ? rate : 0)
         if load.takesRequests {
             rendezvous.set(node, identity: load.identity, weight: Float(load.kvCapacityTokens))

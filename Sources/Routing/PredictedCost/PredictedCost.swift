@@ -36,34 +36,39 @@ struct PredictedCost: Policy {
     /// The mean time after which a prefix is used again, in seconds.
     var reuseSeconds = 20.0
     /// The nodes whose work the present decision discounts.
+    private(set) var places = SessionPlaces()
     /// Requests that usually wait on each node, as decisions find them: the moment's number would have work done twice
     /// whenever queues are short for a second, and paid for when they are long again.
     private var usualQueued = 0.0
-    private(set) var places = SessionPlaces()
-    private var costs: ContiguousArray<Float> = []
+    private var costs: ContiguousArray<CostTable.Lane> = []
     // By group of ``CostTable/groupSize`` nodes.
-    private var groupLeast: ContiguousArray<Float> = []
+    private var groupWritten: ContiguousArray<UInt8> = []
     private var groupBound: ContiguousArray<Float> = []
     /// What the present decision knows better than the scan of all.
     private var known: ContiguousArray<(node: Int32, cost: Float)> = []
-    private var sampled: ContiguousArray<Int32> = []
     private var random = SplitMix64(seed: 0x70_6C61_6365)
     /// Figures that only time changes (a fading penalty, an ageing cache) are brought up to date node by node.
     private var refreshNext = 0
     /// How long nodes are behind is brought up to date group by group: at each decision for all of a small fleet.
     private var groupNext = 0
+    /// When the group that is next was refreshed, in milliseconds.
+    private var groupsRefreshed: ContiguousArray<Int32> = []
+    private static let groupMillisecondsMax: Int32 = 50
 
     init(weights: CostWeights = .standard) {
         self.weights = weights
         hint = SessionHint(chance: weights.hintChance, weight: weights.hintWeight)
-        sampled.reserveCapacity(Self.sampleCount + 2)
     }
 
+    /// ``WalkingPolicy/choose(_:among:loads:holders:rotation:now:)``, but that it asks no load whether it may be taken.
+    ///
+    /// - Parameter allowed: A bit for each node that serves the model on an engine that will do and was not tried yet,
+    ///   64 nodes a word.
     mutating func choose(
-        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, holders: Span<Int32>,
-        rotation: Int, now: MonotonicTime
+        _ request: RoutingRequest, among candidates: Span<Int32>, allowed: Span<UInt64>, loads: Span<NodeLoad>,
+        holders: Span<Int32>, rotation: Int, now: MonotonicTime
     ) -> Int? {
-        refresh(loads: loads, now: now)
+        refreshStale(nowMilliseconds: Self.milliseconds(now))
         usualQueued += weights.queuedWeight * (fleetMeans.queuedPerNode - usualQueued)
         let prompt = Double(max(1, request.promptTokens))
         let terms = terms(of: request, now: now)
@@ -71,22 +76,16 @@ struct PredictedCost: Policy {
         places = request.session == 0 ? SessionPlaces() : Self.places(of: winner, holders: holders, loads: loads)
         let work = Float(work(newTokens: prompt, cachedTokens: 0))
 
-        if candidates.count > Self.fullScanMax {
-            drawSample(candidates, winner)
-            if let node = best(
-                request, among: sampled, holders: holders, terms: terms, work: work, loads: loads,
-                now: now)
-            {
-                return node
-            }
+        scoreKnowing(request, allowed: allowed, holders: holders, terms: terms, loads: loads, now: now)
+        let node =
+            candidates.count > Self.fullScanMax
+            ? cheapestOfSample(request, among: candidates, allowed: allowed, winner, terms: terms, loads: loads) : nil
+        if let node { return node }
+        let first = Int(candidates[rotation])
+        if let node = cheapest(allowed: allowed, work: work, newTokens: Float(prompt), terms, from: first) {
+            return node
         }
-        scoreKnowing(request, holders: holders, terms: terms, loads: loads, now: now)
-        let isFiltered = !request.excluded.isEmpty || request.engines != .all
-        if !isFiltered, candidates.count == table.count {
-            if let node = cheapestOfAll(work: work, newTokens: Float(prompt), terms, rotation: rotation) { return node }
-        }
-        return cheapest(
-            request, among: candidates, work: work, terms: terms, loads: loads, rotation: rotation, now: now)
+        return fallback(request, among: candidates, loads: loads, rotation: rotation)
     }
 
     // MARK: Choosing
@@ -110,25 +109,26 @@ struct PredictedCost: Policy {
     /// Scores the nodes that have some of the prompt, the hinted one and those that will stop: what the scan of all
     /// cannot know of them.
     private mutating func scoreKnowing(
-        _ request: RoutingRequest, holders: Span<Int32>, terms: CostTable.Request, loads: Span<NodeLoad>,
-        now: MonotonicTime
+        _ request: RoutingRequest, allowed: Span<UInt64>, holders: Span<Int32>, terms: CostTable.Request,
+        loads: Span<NodeLoad>, now: MonotonicTime
     ) {
         known.removeAll(keepingCapacity: true)
         for position in 0..<holders.count {
             let node = Int(holders[position])
+            guard Self.isAllowed(node, allowed) else { continue }
             known.append((holders[position], cost(node, request, terms: terms, cached: loads[node].prefixTokens)))
         }
-        scoreUnheld(places.winner, request, terms: terms, loads: loads)
-        scoreUnheld(places.second, request, terms: terms, loads: loads)
-        for node in ending {
+        scoreUnheld(places.winner, request, allowed: allowed, terms: terms, loads: loads)
+        scoreUnheld(places.second, request, allowed: allowed, terms: terms, loads: loads)
+        for node in ending where Self.isAllowed(Int(node), allowed) {
             known.append((node, costOfEnding(Int(node), request, terms: terms, load: loads[Int(node)], now: now)))
         }
     }
 
     private mutating func scoreUnheld(
-        _ node: Int, _ request: RoutingRequest, terms: CostTable.Request, loads: Span<NodeLoad>
+        _ node: Int, _ request: RoutingRequest, allowed: Span<UInt64>, terms: CostTable.Request, loads: Span<NodeLoad>
     ) {
-        guard node >= 0, loads[node].prefixTokens == 0 else { return }
+        guard node >= 0, Self.isAllowed(node, allowed), loads[node].prefixTokens == 0 else { return }
         known.append((Int32(node), cost(node, request, terms: terms, cached: 0)))
     }
 
@@ -159,106 +159,87 @@ struct PredictedCost: Policy {
         let rtt = Double(load.rttNanoseconds) / 1e9
         let seconds =
             rtt + Double(table.wait(node, nowMilliseconds: terms.nowMilliseconds))
-            + work * Double(table.inverseRate[node])
-            + Double(table.step[node]) * (1 + Double(request.expectedOutputTokens))
+            + work * Double(table.rows[node].inverseRate)
+            + Double(table.rows[node].step) * (1 + Double(request.expectedOutputTokens))
         guard now.advanced(byNanoseconds: Int64(seconds * 1e9)) < endsAt else { return CostTable.closed }
         let fixed = Float(rtt + load.penaltySeconds(now: now))
         return fixed + table.costBeyondFixed(node, work: Float(work), newTokens: Float(new), terms)
     }
 
-    private func limit(_ least: Float) -> Float {
-        least * Float(1 + weights.tieShare) + Float(weights.tieSeconds)
-    }
-
-    /// One of those that cost the least, to within ``CostWeights/tieShare`` and ``CostWeights/tieSeconds``, where every
-    /// node is a candidate; nil where none is open.
+    /// One of those that cost the least, to within ``CostWeights/tieShare`` and ``CostWeights/tieSeconds``; nil where none
+    /// is open.
     ///
-    /// Group by group from the rotation on, first those whose bound is near the best bound: often the first look finds
-    /// a node that no other group can better by more than a tie.
-    private mutating func cheapestOfAll(
-        work: Float, newTokens: Float, _ terms: CostTable.Request, rotation: Int
+    /// Group by group from the first node's on, first those whose bound is near the best bound: often the first look
+    /// finds a node that no other group can better by more than a tie.
+    private mutating func cheapest(
+        allowed: Span<UInt64>, work: Float, newTokens: Float, _ terms: CostTable.Request, from first: Int
     ) -> Int? {
-        let groups = table.groupCount
+        let groups = min(table.groupCount, allowed.count)
         var bound = CostTable.closed
         for group in 0..<groups {
-            groupLeast[group] = CostTable.closed
-            groupBound[group] = table.bound(group, work: work, terms)
-            bound = min(bound, groupBound[group])
+            groupWritten[group] = 0
+            let own = allowed[group] == 0 ? CostTable.closed : table.bound(group, work: work, terms)
+            groupBound[group] = own
+            bound = own < bound ? own : bound
         }
-        var (least, node) = (CostTable.closed, -1)
-        for candidate in known where candidate.cost < least { (least, node) = (candidate.cost, Int(candidate.node)) }
-        let good = limit(bound)
-        let start = rotation / CostTable.groupSize
+        var (knownLeast, node) = (CostTable.closed, -1)
+        for candidate in known where candidate.cost < knownLeast {
+            (knownLeast, node) = (candidate.cost, Int(candidate.node))
+        }
+        var finding = finding(knownLeast)
+        let good = self.finding(bound).limit
+        let start = first / CostTable.groupSize
+        let addedTokens = newTokens + terms.expectedOutput
         for isNear in [true, false] {
-            for offset in 0..<groups where least > good {
+            for offset in 0..<groups where finding.least > good {
                 let group = start + offset < groups ? start + offset : start + offset - groups
-                guard isNear ? groupBound[group] <= good : groupBound[group] > good else { continue }
-                guard groupBound[group] < least else { continue }
-                groupLeast[group] = table.costs(
-                    group: group, work: work, newTokens: newTokens, terms, into: &costs)
-                least = min(least, groupLeast[group])
+                let bound = groupBound[group]
+                guard (bound <= good) == isNear, bound < finding.least else { continue }
+                groupWritten[group] = table.scan(
+                    group: group, allowed: allowed[group], work: work, addedTokens: addedTokens, terms, &finding,
+                    into: &costs)
             }
         }
-        guard least < CostTable.closed else { return nil }
+        guard finding.least < CostTable.closed else { return nil }
         // Whoever has some of the prompt goes before equals that have not.
-        if node >= 0, known.contains(where: { Int($0.node) == node && $0.cost <= limit(least) }) { return node }
-        return anyWithin(limit(least), rotation: rotation)
+        return node >= 0 && knownLeast <= finding.limit ? node : anyWithin(finding.limit, from: first)
     }
 
-    private func anyWithin(_ limit: Float, rotation: Int) -> Int? {
-        let groups = groupLeast.count
-        let first = rotation / CostTable.groupSize
+    private func finding(_ least: Float) -> CostTable.Finding {
+        CostTable.Finding(least: least, tieShare: Float(weights.tieShare), tieSeconds: Float(weights.tieSeconds))
+    }
+
+    /// The first from `first` on among those that the scan wrote.
+    private func anyWithin(_ limit: Float, from first: Int) -> Int? {
+        let groups = groupWritten.count
+        let lanes = CostTable.groupSize / CostTable.laneWidth
         for offset in 0..<groups {
-            let group = first + offset < groups ? first + offset : first + offset - groups
-            guard groupLeast[group] <= limit else { continue }
-            let start = group * CostTable.groupSize
-            let size = min(CostTable.groupSize, costs.count - start)
-            var place = rotation % size
-            for _ in 0..<size {
-                if costs[start + place] <= limit { return start + place }
-                place = place + 1 == size ? 0 : place + 1
+            let start = first / CostTable.groupSize + offset
+            let group = start < groups ? start : start - groups
+            let written = groupWritten[group]
+            guard written != 0 else { continue }
+            for turn in 0..<lanes {
+                let place = (first / CostTable.laneWidth + turn) % lanes
+                guard written >> UInt8(place) & 1 == 1 else { continue }
+                let cost = costs[group * lanes + place]
+                for turn in 0..<CostTable.laneWidth {
+                    let lane = (first + turn) % CostTable.laneWidth
+                    if cost[lane] <= limit { return (group * lanes + place) * CostTable.laneWidth + lane }
+                }
             }
         }
         return nil
     }
 
-    /// The same where only some nodes are candidates.
-    private mutating func cheapest(
-        _ request: RoutingRequest, among candidates: Span<Int32>, work: Float, terms: CostTable.Request,
-        loads: Span<NodeLoad>, rotation: Int, now: MonotonicTime
-    ) -> Int? {
-        let prompt = Float(max(1, request.promptTokens))
-        for group in 0..<table.groupCount {
-            _ = table.costs(group: group, work: work, newTokens: prompt, terms, into: &costs)
-        }
-        for candidate in known { costs[Int(candidate.node)] = candidate.cost }
-        var least = CostTable.closed
-        for position in 0..<candidates.count {
-            let node = Int(candidates[position])
-            if costs[node] < least, isAllowed(node, request, loads) { least = costs[node] }
-        }
-        guard least < CostTable.closed else {
-            return fallback(request, among: candidates, loads: loads, rotation: rotation, now: now)
-        }
-        let limit = limit(least)
-        var position = rotation
-        for _ in 0..<candidates.count {
-            let node = Int(candidates[position])
-            position = position + 1 == candidates.count ? 0 : position + 1
-            if costs[node] <= limit, isAllowed(node, request, loads) { return node }
-        }
-        return nil
-    }
-
-    private func isAllowed(_ node: Int, _ request: RoutingRequest, _ loads: Span<NodeLoad>) -> Bool {
-        !request.engines.isDisjoint(with: loads[node].engine) && !request.excluded.contains(node)
+    @inline(__always)
+    private static func isAllowed(_ node: Int, _ allowed: Span<UInt64>) -> Bool {
+        node >> 6 < allowed.count && allowed[node >> 6] >> UInt64(node & 63) & 1 == 1
     }
 
     /// All that are open are closed by the policy's own caution, slow start say: better a cautious node than none. One
     /// that will stop is not among them.
     private func fallback(
-        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, rotation: Int,
-        now: MonotonicTime
+        _ request: RoutingRequest, among candidates: Span<Int32>, loads: Span<NodeLoad>, rotation: Int
     ) -> Int? {
         let node = cheapest(request, among: candidates, loads: loads, rotation: rotation) { load in
             load.endsAt == nil ? load.requests : Int64.max
@@ -268,28 +249,24 @@ struct PredictedCost: Policy {
 
     // MARK: Large fleets
 
-    private mutating func drawSample(_ candidates: Span<Int32>, _ winner: (first: Int, second: Int)) {
-        sampled.removeAll(keepingCapacity: true)
-        for _ in 0..<Self.sampleCount { sampled.append(candidates[random.below(candidates.count)]) }
-        if winner.first >= 0 { sampled.append(Int32(winner.first)) }
-        if winner.second >= 0 { sampled.append(Int32(winner.second)) }
-    }
-
-    private func best(
-        _ request: RoutingRequest, among sampled: ContiguousArray<Int32>, holders: Span<Int32>,
-        terms: CostTable.Request, work: Float, loads: Span<NodeLoad>, now: MonotonicTime
+    /// The cheapest of a sample, of the session's winners and of those that the decision knows more of; nil where none of
+    /// them is open.
+    private mutating func cheapestOfSample(
+        _ request: RoutingRequest, among candidates: Span<Int32>, allowed: Span<UInt64>,
+        _ winner: (first: Int, second: Int), terms: CostTable.Request, loads: Span<NodeLoad>
     ) -> Int? {
-        var best = -1
-        var least = CostTable.closed
-        for position in 0..<(sampled.count + holders.count) {
-            let node =
-                position < sampled.count ? Int(sampled[position]) : Int(holders[position - sampled.count])
-            guard isAllowed(node, request, loads) else { continue }
-            let cost = cost(node, request, terms: terms, cached: loads[node].prefixTokens)
-            if cost < least {
-                least = cost
-                best = node
+        var (best, least) = (-1, CostTable.closed)
+        for candidate in known where candidate.cost < least { (least, best) = (candidate.cost, Int(candidate.node)) }
+        for position in 0..<(Self.sampleCount + 2) {
+            let node: Int
+            switch position {
+            case Self.sampleCount: node = winner.first
+            case Self.sampleCount + 1: node = winner.second
+            default: node = Int(candidates[random.below(candidates.count)])
             }
+            guard node >= 0, Self.isAllowed(node, allowed), loads[node].prefixTokens == 0 else { continue }
+            let cost = cost(node, request, terms: terms, cached: 0)
+            if cost < least { (least, best) = (cost, node) }
         }
         return best < 0 ? nil : best
     }
@@ -329,23 +306,42 @@ struct PredictedCost: Policy {
 
     // MARK: Upkeep
 
-    private mutating func refresh(loads: Span<NodeLoad>, now: MonotonicTime) {
+    /// Brings a few figures up to date that only time changes. Called once for each decision, after it.
+    mutating func tick(loads: Span<NodeLoad>, now: MonotonicTime) {
         guard loads.count > 0 else { return }
         refreshNext = refreshNext + 1 < loads.count ? refreshNext + 1 : 0
         update(refreshNext, load: loads[refreshNext], now: now)
+        if table.groupCount > 1 { refreshGroup(nowMilliseconds: Self.milliseconds(now)) }
+    }
+
+    /// How long nodes are behind, for all of a small fleet; of a large one for a group at most, and only where ticks are
+    /// rare.
+    private mutating func refreshStale(nowMilliseconds: Int32) {
+        guard table.groupCount > 0 else { return }
+        let age = nowMilliseconds &- groupsRefreshed[groupNext]
+        if age > (table.groupCount == 1 ? 0 : Self.groupMillisecondsMax) || age < 0 {
+            refreshGroup(nowMilliseconds: nowMilliseconds)
+        }
+    }
+
+    private mutating func refreshGroup(nowMilliseconds: Int32) {
+        table.refresh(group: groupNext, nowMilliseconds: nowMilliseconds)
+        groupsRefreshed[groupNext] = nowMilliseconds
         groupNext = groupNext + 1 < table.groupCount ? groupNext + 1 : 0
-        table.refresh(group: groupNext, nowMilliseconds: Self.milliseconds(now))
     }
 
     mutating func resize(to count: Int) {
         table.resize(to: count)
         rendezvous.resize(to: count)
-        if costs.count > count { costs.removeLast(costs.count - count) }
-        while costs.count < count { costs.append(CostTable.closed) }
-        let groups = (count + CostTable.groupSize - 1) / CostTable.groupSize
-        groupLeast = ContiguousArray(repeating: CostTable.closed, count: groups)
-        groupBound = groupLeast
-        known.reserveCapacity(2 * count + 1)
+        let groups = table.groupCount
+        costs = ContiguousArray(
+            repeating: CostTable.Lane(repeating: CostTable.closed),
+            count: groups * CostTable.groupSize / CostTable.laneWidth)
+        groupWritten = ContiguousArray(repeating: 0, count: groups)
+        groupBound = ContiguousArray(repeating: CostTable.closed, count: groups)
+        groupsRefreshed = ContiguousArray(repeating: 0, count: groups)
+        groupNext = 0
+        known.reserveCapacity(2 * count + 2)
     }
 
     /// Of a clock that wraps after 24 days.
