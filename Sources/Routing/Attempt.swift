@@ -27,7 +27,7 @@ package struct Attempt: Hashable, Sendable {
     package internal(set) var workAhead: Double = 0
     /// Seconds to the first token that the policy predicted; 0 where it does not.
     package internal(set) var predictedSeconds: Double = 0
-    /// Where the node won the session's rendezvous and the work was discounted for it: by which chance.
+    /// Where the session is likely to belong to the node and the work was discounted for it: by which chance.
     package internal(set) var hintSlot: Int8?
 
     init(

@@ -44,10 +44,14 @@ extension Router {
         guard let index = fleet.index(of: node) else { return }
         settle()
         let isBelieved = trust[index].judge(report, own: loads[index].own, events: events[index], now: now)
+        let before = (loads[index].kvCapacityTokens, loads[index].tailUsedAt)
         if report.isPlausible { took(report, of: index, now: now) }
         let believed = isBelieved ? report : nil
         peers.reported(index, believed, load: loads[index], meanWork: meanWork)
         policy.unheardChanged(to: peers.unheard)
+        // Where it says nothing new no figure is to move, not even by being brought up to date.
+        let isSame = before.0 == loads[index].kvCapacityTokens && before.1 == loads[index].tailUsedAt
+        guard !isSame || loads[index].peers != peers.work(index) else { return }
         peersChanged(CollectionOfOne(index), now: now)
     }
 

@@ -71,11 +71,11 @@ struct LearnedRateTests {
     }
 
     @Test func hintIsLearnedFromWhatWinnersHaveAndNeverDies() {
-        var hint = RendezvousHint(chance: 0.2, weight: 0.02)
+        var hint = SessionHint(chance: 0.2, weight: 0.02)
         for _ in 0..<500 { hint.learn(1, promptTokens: 1_000, believedTokens: 200, cachedTokens: 1_000) }
         #expect(hint.chances[1] > 0.95 && hint.chances[0] == 0.2)
         for _ in 0..<2_000 { hint.learn(1, promptTokens: 1_000, believedTokens: 200, cachedTokens: 0) }
-        #expect(hint.chances[1] == RendezvousHint.chanceMin)
+        #expect(hint.chances[1] == SessionHint.chanceMin)
     }
 
     @Test func meansAreThoseOfTheNodesThatCount() {

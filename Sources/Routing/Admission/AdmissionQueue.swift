@@ -31,6 +31,8 @@ package struct AdmissionQueue: Sendable {
     /// What each org has in flight, of those that have something.
     private var inflight: [OrgID: Double] = [:]
     private var inflightTotal = 0.0
+    /// What each org was let through with of late, of those that were.
+    private var usage = RecentUsage()
     package private(set) var bytes = 0
     // How fast cost leaves for the nodes while something waits.
     private var rate: Double
@@ -61,15 +63,20 @@ package struct AdmissionQueue: Sendable {
 
     /// A request came.
     ///
-    /// - Parameter leastWaitSeconds: How long the least busy node that could take it is behind; infinite where none can.
+    /// - Parameters:
+    ///   - leastWaitSeconds: How long the least busy node that could take it is behind; infinite where none can.
+    ///   - meanWaitSeconds: How long they are behind in the mean (``Router/meanWaitSeconds(for:stepSecondsMax:now:)``): tells
+    ///     when orgs beyond their share have to wait. nil takes the least.
     package mutating func arrived(
-        _ request: AdmissionRequest, leastWaitSeconds: Double, now: MonotonicTime
+        _ request: AdmissionRequest, leastWaitSeconds: Double, meanWaitSeconds: Double? = nil, now: MonotonicTime
     ) -> AdmissionDecision {
+        usage.fade(now: now)
+        let isTight = (meanWaitSeconds ?? leastWaitSeconds) >= limits.shareWaitSeconds
         var request = request
         request.cost = Self.cost(work: request.cost, expectedOutputTokens: 0)
         request.bytes = max(0, request.bytes)
         let goesFirst = !classes[...request.priority.rawValue].contains { $0.hasWork(of: request.org) }
-        if goesFirst, mayGo(request.org, leastWaitSeconds), !isOvertaking(request) {
+        if goesFirst, mayGo(request.org, leastWaitSeconds, isTight: isTight), !isOvertaking(request) {
             began(request.org, cost: request.cost, now: now)
             return .dispatch
         }
@@ -88,15 +95,18 @@ package struct AdmissionQueue: Sendable {
     }
 
     /// Whose turn it is; nil while nobody's who may go. It counts as in flight from here on.
+    ///
+    /// - Parameters: As of ``arrived(_:leastWaitSeconds:meanWaitSeconds:now:)``, over all nodes.
     package mutating func next(
-        leastWaitSeconds: Double, now: MonotonicTime
+        leastWaitSeconds: Double, meanWaitSeconds: Double? = nil, now: MonotonicTime
     ) -> (ticket: AdmissionTicket, request: AdmissionRequest)? {
         guard leastWaitSeconds < limits.waitSecondsMax, !isEmpty else { return nil }
-        let isTight = leastWaitSeconds >= limits.shareWaitSeconds
+        usage.fade(now: now)
+        let isTight = (meanWaitSeconds ?? leastWaitSeconds) >= limits.shareWaitSeconds
         for priority in classes.indices {
-            let (inflight, total) = (inflight, inflightTotal)
+            let (inflight, total, usage) = (inflight, inflightTotal, usage)
             let taken = classes[priority].next(&places) { org in
-                !isTight || !Self.isBeyondShare(org, inflight, total)
+                !isTight || !Self.isBeyondShare(org, inflight, total, usage)
             }
             guard let taken else { continue }
             let value = places.value(of: taken)
@@ -179,30 +189,34 @@ package struct AdmissionQueue: Sendable {
 
     // MARK: Inside
 
-    /// Whether an org has far more in flight than the others have in the mean.
-    private static func isBeyondShare(_ org: OrgID, _ inflight: [OrgID: Double], _ total: Double) -> Bool {
+    /// Whether an org has far more in flight than the others have in the mean, and has had more than they of late: one
+    /// that asks for a lot at once, once, is not beyond its share.
+    private static func isBeyondShare(
+        _ org: OrgID, _ inflight: [OrgID: Double], _ total: Double, _ usage: RecentUsage
+    ) -> Bool {
         guard let own = inflight[org], inflight.count > 1 else { return false }
-        return own > AdmissionLimits.shareMultiple * (total - own) / Double(inflight.count - 1)
+        let others = (total - own) / Double(inflight.count - 1)
+        return own > AdmissionLimits.shareMultiple * others && usage.isBeyondOthers(org)
     }
 
     /// Whether there is room for another request of the org.
-    private func mayGo(_ org: OrgID, _ leastWaitSeconds: Double) -> Bool {
-        if leastWaitSeconds < limits.shareWaitSeconds { return true }
+    private func mayGo(_ org: OrgID, _ leastWaitSeconds: Double, isTight: Bool) -> Bool {
         guard leastWaitSeconds < limits.waitSecondsMax else { return false }
-        return !Self.isBeyondShare(org, inflight, inflightTotal)
+        return !isTight || !Self.isBeyondShare(org, inflight, inflightTotal, usage)
     }
 
     /// Whether others who may go now wait already: those beyond their share may not, and nobody waits for them.
     private func isOvertaking(_ request: AdmissionRequest) -> Bool {
-        let (inflight, total) = (inflight, inflightTotal)
+        let (inflight, total, usage) = (inflight, inflightTotal, usage)
         return classes[...request.priority.rawValue].contains { queue in
-            queue.hasOrg { !Self.isBeyondShare($0, inflight, total) }
+            queue.hasOrg { !Self.isBeyondShare($0, inflight, total, usage) }
         }
     }
 
     private mutating func began(_ org: OrgID, cost: Double, now: MonotonicTime) {
         inflight[org, default: 0] += cost
         inflightTotal += cost
+        usage.add(org, cost: cost)
         guard let since = rateSince else { return }
         rateCost += cost
         let seconds = now.seconds(since: since)

@@ -57,7 +57,7 @@ package struct AdmissionLimits: Hashable, Sendable {
     package static let shareMultiple = 2.0
 
     package init(
-        requestsMax: Int = 4_096, bytesMax: Int = 256 << 20, waitSecondsMax: Double = 3, shareWaitSeconds: Double = 0.2
+        requestsMax: Int = 4_096, bytesMax: Int = 256 << 20, waitSecondsMax: Double = 3, shareWaitSeconds: Double = 0.1
     ) {
         self.requestsMax = max(1, requestsMax)
         self.bytesMax = max(1, bytesMax)

@@ -10,16 +10,29 @@ struct CostWeights: Sendable {
     var attentionTokens = 32_000.0
     /// Of the work that another cache could have saved.
     var duplicate = 2.0
-    /// Further weight of the same per request that waits on each node.
-    var duplicateQueued = 1.0
+    /// Further weight of the same per request that usually waits on each node.
+    var duplicateQueued = 3.0
+    /// The part of that which goes by the queue of the node itself: work is dearer where others wait for it. Among
+    /// gateways that do not hear one another none of it: where their sessions live counts for more.
+    var duplicateQueuedHere = 0.2
+    /// Weight of the newest decision in the requests that usually wait.
+    var queuedWeight = 0.01
+    /// What of the weight is left where a session's first and second node are concerned, among gateways that do not hear
+    /// one another: the same elsewhere is done once more by each of them, there it is done for all.
+    var duplicateWinner = 0.0
+    var duplicateSecond = 0.15
     /// Of the prefill time that evicting costs those who come back.
     var evict = 6.0
     /// Of the slowing of each decoding request by our prefill.
     var decodeSlowing = 0.07
     /// Of the time that our own answer takes.
     var output = 0.1
-    /// Of the time by which the first token of a node's head is late: what keeps it keeps those behind it as well.
+    /// Of the time by which the first token of a node's head is late: what keeps it keeps those behind it as well. Late
+    /// is what takes so many times as long as predicted and some seconds more: a fleet that is merely busier than it seems
+    /// must not scatter its sessions for it.
     var overdue = 1.0
+    var overdueFactor = 3.0
+    var overdueSeconds = 2.0
     /// From this share of the KV cache on, memory costs.
     var kvShareFree = 0.85
     /// What a tenth of the KV cache above that costs, in seconds and per second of first token.

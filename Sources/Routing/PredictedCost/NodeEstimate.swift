@@ -32,6 +32,20 @@ struct NodeEstimate: Sendable {
     /// learn better by.
     static let staleNanoseconds: Int64 = 30_000_000_000
 
+    /// A running mean of the requests that wait on it, over some ``usualSeconds``.
+    static let usualSeconds = 10.0
+    private(set) var usualQueued = 0.0
+    private var queued = 0.0
+    private var queuedAt = MonotonicTime(nanoseconds: 0)
+
+    /// So many requests wait on the node from now on.
+    mutating func queuedChanged(to count: Double, now: MonotonicTime) {
+        let seconds = max(0, now.seconds(since: queuedAt))
+        usualQueued += (1 - exp(-seconds / Self.usualSeconds)) * (queued - usualQueued)
+        queued = count
+        queuedAt = max(queuedAt, now)
+    }
+
     /// Less power is less speed, at once; how much less is learned anew.
     mutating func repowered(to share: Double, now: MonotonicTime) {
         if powerShare == 1 { fullPower = (rate, step) }
@@ -90,44 +104,5 @@ struct FleetMeans: Sendable {
         if nodes == 0 { (self.queued, rates) = (0, 0) }
         // Here rather than where it is asked for, which is within each decision.
         queuedPerNode = nodes == 0 ? 0 : expm1(self.queued / Double(nodes))
-    }
-}
-
-/// How much of the work the rendezvous winner of a session saves beyond what our own index knows of it: what other
-/// gateways have sent it. Replicas that do not talk still agree where a session belongs.
-///
-/// Learned apart for prompts of which we have seen little, some or most on any node: of a new session nobody has
-/// anything, while one that we have seen goes on elsewhere too.
-struct RendezvousHint: Sendable {
-    /// It never dies quite: a gateway that stopped hinting would never learn that hints are good again.
-    static let chanceMin = 0.03
-    /// Shares of the prompt from which the next class begins.
-    static let classStarts = (some: 0.3, most: 0.7)
-
-    /// By class of the prompt: see ``slot(seenTokens:of:)``.
-    private(set) var chances: SIMD4<Double>
-    private let weight: Double
-
-    init(chance: Double, weight: Double) {
-        self.chances = SIMD4(repeating: chance)
-        self.weight = weight
-    }
-
-    /// Where the chance of a class of prompts stands.
-    ///
-    /// - Parameter seenTokens: The most of the prompt that our index knows on any one node.
-    static func slot(seenTokens: Double, of promptTokens: Double) -> Int {
-        let share = seenTokens / max(1, promptTokens)
-        return share < classStarts.some ? 0 : share < classStarts.most ? 1 : 2
-    }
-
-    /// - Parameters:
-    ///   - slot: Of the prompt.
-    ///   - believedTokens: Of the prompt, what our own index had on the winner.
-    ///   - cachedTokens: What it really had.
-    mutating func learn(_ slot: Int, promptTokens: Int, believedTokens: Int, cachedTokens: Int) {
-        let rest = Double(max(1, promptTokens - believedTokens))
-        let found = min(max(Double(cachedTokens - believedTokens) / rest, 0), 1)
-        chances[slot] = max(Self.chanceMin, chances[slot] + weight * (found - chances[slot]))
     }
 }

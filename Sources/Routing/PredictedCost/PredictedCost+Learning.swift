@@ -46,7 +46,7 @@ extension PredictedCost {
         attempt.workAhead = waiting * rate
         attempt.predictedSeconds =
             Double(load.rttNanoseconds) / 1e9 + waiting + attempt.work / rate + Double(table.rows[node].step)
-        attempt.hintSlot = node == hinted.node ? Int8(hinted.slot) : nil
+        attempt.hintSlot = hintSlot(node, promptTokens: attempt.promptTokens).map { Int8($0) }
         estimates[node].placedLast = now
     }
 
@@ -152,7 +152,8 @@ extension PredictedCost {
             let free = load.firstTokenLast.map { $0.nanoseconds - load.rttNanoseconds / 2 } ?? arrived
             row.head = Float(head.work / rate)
             row.headStart = Self.milliseconds(MonotonicTime(nanoseconds: max(arrived, free)))
-            let dueAt = head.sentAt.advanced(byNanoseconds: Int64(head.predictedSeconds * 1e9))
+            let dueAfter = head.predictedSeconds * weights.overdueFactor + weights.overdueSeconds
+            let dueAt = head.sentAt.advanced(byNanoseconds: Int64(dueAfter * 1e9))
             row.due = Self.milliseconds(dueAt)
             row.overdue = Float(weights.overdue)
         }
@@ -161,7 +162,10 @@ extension PredictedCost {
             let age = max(0, now.seconds(since: tailUsedAt))
             evict = weights.evict / (1 + age / max(0.1, reuseSeconds))
         }
-        row.runFactor = Float(1 + weights.decodeSlowing * decoding + evict)
+        estimates[node].queuedChanged(to: Double(queued), now: now)
+        let busy =
+            duplicateQueuedHereWeight * estimates[node].usualQueued * rate / max(1, fleetMeans.tokensPerSecond)
+        row.runFactor = Float(1 + weights.decodeSlowing * decoding + evict + busy)
         let capacity = Double(max(1, load.kvCapacityTokens))
         row.kv = Float(Double(max(0, load.own.kvTokens &+ load.peers.kvTokens)) / capacity)
         row.kvPerToken = Float(1 / capacity)

@@ -16,19 +16,30 @@ struct PredictedCost: Policy {
     var table = CostTable()
     var estimates: ContiguousArray<NodeEstimate> = []
     var rendezvous = RendezvousTable()
-    /// The chance that another gateway has warmed the rendezvous winner, learned from what winners turn out to have.
-    var hint: RendezvousHint
+    /// The chances that another gateway has warmed a session's nodes, learned from what they turn out to have.
+    var hint: SessionHint
     var fleetMeans = FleetMeans()
     /// Requests that gateways nobody hears have in flight for each of ours. What one duplicates there, all do, none
     /// knowing of the others': so work costs up to twice as much.
     var unheard = 0.0
     private var unheardFactor: Double { 1 + min(unheard, CostWeights.unheardMax) / CostWeights.unheardMax }
+    /// Of all requests, those of gateways that nobody hears.
+    private var unheardShare: Double { unheard / (1 + unheard) }
+    /// Of work that another cache could have saved: always, and for each request that usually waits on a node.
+    private var duplicateWeight: Double { weights.duplicate * unheardFactor }
+    private var duplicateQueuedWeight: Double { duplicateWeight * weights.duplicateQueued * unheardFactor }
+    private var queuedHereShare: Double { weights.duplicateQueuedHere * (1 - unheardShare) }
+    /// The same for each request that usually waits on one node, beside its share of the fleet's.
+    var duplicateQueuedHereWeight: Double { queuedHereShare * duplicateQueuedWeight }
     /// Nodes that will stop: open only to what will have ended by then.
     var ending: ContiguousArray<Int32> = []
     /// The mean time after which a prefix is used again, in seconds.
     var reuseSeconds = 20.0
-    /// The node whose work the present decision discounts (-1: none), and by which chance.
-    private(set) var hinted = (node: -1, slot: 0)
+    /// The nodes whose work the present decision discounts.
+    private(set) var places = SessionPlaces()
+    /// Requests that usually wait on each node, as decisions find them: the moment's number would have work done twice
+    /// whenever queues are short for a second, and paid for when they are long again.
+    private var usualQueued = 0.0
     private var costs: ContiguousArray<CostTable.Lane> = []
     // By group of ``CostTable/groupSize`` nodes.
     private var groupWritten: ContiguousArray<UInt8> = []
@@ -46,7 +57,7 @@ struct PredictedCost: Policy {
 
     init(weights: CostWeights = .standard) {
         self.weights = weights
-        hint = RendezvousHint(chance: weights.hintChance, weight: weights.hintWeight)
+        hint = SessionHint(chance: weights.hintChance, weight: weights.hintWeight)
     }
 
     /// ``WalkingPolicy/choose(_:among:loads:holders:rotation:now:)``, but that it asks no load whether it may be taken.
@@ -58,12 +69,11 @@ struct PredictedCost: Policy {
         holders: Span<Int32>, rotation: Int, now: MonotonicTime
     ) -> Int? {
         refreshStale(nowMilliseconds: Self.milliseconds(now))
+        usualQueued += weights.queuedWeight * (fleetMeans.queuedPerNode - usualQueued)
         let prompt = Double(max(1, request.promptTokens))
         let terms = terms(of: request, now: now)
         let winner = rendezvous.winners(session: request.session)
-        var seen: Int64 = 0
-        for position in 0..<holders.count { seen = max(seen, loads[Int(holders[position])].prefixTokens) }
-        hinted = request.session == 0 ? (-1, 0) : hinted(winner, seen: Double(seen), of: prompt, loads: loads)
+        places = request.session == 0 ? SessionPlaces() : Self.places(of: winner, holders: holders, loads: loads)
         let work = Float(work(newTokens: prompt, cachedTokens: 0))
 
         scoreKnowing(request, allowed: allowed, holders: holders, terms: terms, loads: loads, now: now)
@@ -72,7 +82,9 @@ struct PredictedCost: Policy {
             ? cheapestOfSample(request, among: candidates, allowed: allowed, winner, terms: terms, loads: loads) : nil
         if let node { return node }
         let first = Int(candidates[rotation])
-        if let node = cheapest(allowed: allowed, work: work, newTokens: Float(prompt), terms, from: first) { return node }
+        if let node = cheapest(allowed: allowed, work: work, newTokens: Float(prompt), terms, from: first) {
+            return node
+        }
         return fallback(request, among: candidates, loads: loads, rotation: rotation)
     }
 
@@ -85,11 +97,10 @@ struct PredictedCost: Policy {
 
     func terms(of request: RoutingRequest, now: MonotonicTime) -> CostTable.Request {
         let output = Double(max(0, request.expectedOutputTokens))
-        let queued = fleetMeans.queuedPerNode
         return CostTable.Request(
             nowMilliseconds: Self.milliseconds(now), steps: Float(1 + weights.output * output),
             duplicate: Float(
-                weights.duplicate * unheardFactor * (1 + weights.duplicateQueued * unheardFactor * queued)
+                (duplicateWeight + (1 - queuedHereShare) * duplicateQueuedWeight * usualQueued)
                     / max(1, fleetMeans.tokensPerSecond)),
             expectedOutput: Float(output), kvShareFree: Float(weights.kvShareFree), kvPrice: Float(weights.kvTenth * 10)
         )
@@ -107,12 +118,18 @@ struct PredictedCost: Policy {
             guard Self.isAllowed(node, allowed) else { continue }
             known.append((holders[position], cost(node, request, terms: terms, cached: loads[node].prefixTokens)))
         }
-        if hinted.node >= 0, Self.isAllowed(hinted.node, allowed), loads[hinted.node].prefixTokens == 0 {
-            known.append((Int32(hinted.node), cost(hinted.node, request, terms: terms, cached: 0)))
-        }
+        scoreUnheld(places.winner, request, allowed: allowed, terms: terms, loads: loads)
+        scoreUnheld(places.second, request, allowed: allowed, terms: terms, loads: loads)
         for node in ending where Self.isAllowed(Int(node), allowed) {
             known.append((node, costOfEnding(Int(node), request, terms: terms, load: loads[Int(node)], now: now)))
         }
+    }
+
+    private mutating func scoreUnheld(
+        _ node: Int, _ request: RoutingRequest, allowed: Span<UInt64>, terms: CostTable.Request, loads: Span<NodeLoad>
+    ) {
+        guard node >= 0, Self.isAllowed(node, allowed), loads[node].prefixTokens == 0 else { return }
+        known.append((Int32(node), cost(node, request, terms: terms, cached: 0)))
     }
 
     /// With what the node has of the prompt, and with the hint.
@@ -122,7 +139,12 @@ struct PredictedCost: Policy {
         let cached = Double(cached)
         let new = max(1, Double(request.promptTokens) - cached)
         var work = work(newTokens: new, cachedTokens: cached)
-        if node == hinted.node { work *= 1 - hint.chances[hinted.slot] }
+        var terms = terms
+        if let slot = hintSlot(node, promptTokens: request.promptTokens) {
+            work *= 1 - hint.chances[slot]
+            if node == places.winner { terms.duplicate *= Float(1 - unheardShare * (1 - weights.duplicateWinner)) }
+            if node == places.second { terms.duplicate *= Float(1 - unheardShare * (1 - weights.duplicateSecond)) }
+        }
         return table.cost(node, work: Float(work), newTokens: Float(new), terms)
     }
 
@@ -249,14 +271,37 @@ struct PredictedCost: Policy {
         return best < 0 ? nil : best
     }
 
-    /// The first winner that is open.
-    private func hinted(
-        _ winner: (first: Int, second: Int), seen: Double, of promptTokens: Double, loads: Span<NodeLoad>
-    ) -> (node: Int, slot: Int) {
-        let slot = RendezvousHint.slot(seenTokens: seen, of: promptTokens)
-        if winner.first >= 0, loads[winner.first].isOpen { return (winner.first, slot) }
-        if winner.second >= 0, loads[winner.second].isOpen { return (winner.second, slot) }
-        return (-1, slot)
+    // MARK: The session
+
+    private static func places(
+        of winner: (first: Int, second: Int), holders: Span<Int32>, loads: Span<NodeLoad>
+    ) -> SessionPlaces {
+        var places = SessionPlaces()
+        for position in 0..<holders.count {
+            let node = Int(holders[position])
+            places.held(node, tokens: loads[node].prefixTokens, isWinner: node == winner.first)
+        }
+        if Self.isOpen(winner.first, loads) {
+            places.winner = winner.first
+            if Self.isOpen(winner.second, loads) { places.second = winner.second }
+        } else if Self.isOpen(winner.second, loads) {
+            places.winner = winner.second
+        }
+        return places
+    }
+
+    @inline(never)
+    private static func isOpen(_ node: Int, _ loads: Span<NodeLoad>) -> Bool {
+        guard node >= 0 else { return false }
+        return loads[node].isOpen
+    }
+
+    /// Where the chance stands that the node has more of the prompt than we know; nil where there is no reason to think so.
+    func hintSlot(_ node: Int, promptTokens: Int) -> Int? {
+        places.role(of: node).map {
+            SessionHint.slot(
+                $0, seenTokens: Double(places.seenTokens), of: Double(max(1, promptTokens)))
+        }
     }
 
     // MARK: Upkeep
@@ -296,7 +341,7 @@ struct PredictedCost: Policy {
         groupBound = ContiguousArray(repeating: CostTable.closed, count: groups)
         groupsRefreshed = ContiguousArray(repeating: 0, count: groups)
         groupNext = 0
-        known.reserveCapacity(2 * count + 1)
+        known.reserveCapacity(2 * count + 2)
     }
 
     /// Of a clock that wraps after 24 days.

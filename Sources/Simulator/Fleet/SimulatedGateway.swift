@@ -51,7 +51,8 @@ struct SimulatedGateway {
             org: Self.org(flight.org), priority: .standard, cost: cost, bytes: request.promptTokens * 4,
             deadline: Self.time(flight.arrival + Self.queueDeadlineSeconds))
         let wait = router.leastWaitSeconds(for: wanted(flight, request), now: now)
-        switch admission?.arrived(asked, leastWaitSeconds: wait, now: now) {
+        let mean = router.meanWaitSeconds(for: wanted(flight, request), now: now)
+        switch admission?.arrived(asked, leastWaitSeconds: wait, meanWaitSeconds: mean, now: now) {
         case .dispatch, nil: return .dispatch
         case .wait(let ticket, let others):
             evicted += others.compactMap { waiting.removeValue(forKey: $0) }
@@ -68,7 +69,10 @@ struct SimulatedGateway {
         guard !waiting.isEmpty else { return nil }
         let probe = RoutingRequest(model: FleetSpec.model, promptTokens: 1, expectedOutputTokens: 1)
         let wait = router.leastWaitSeconds(for: probe, now: Self.time(now))
-        guard let next = admission?.next(leastWaitSeconds: wait, now: Self.time(now)) else { return nil }
+        let mean = router.meanWaitSeconds(for: probe, now: Self.time(now))
+        guard let next = admission?.next(leastWaitSeconds: wait, meanWaitSeconds: mean, now: Self.time(now)) else {
+            return nil
+        }
         return waiting.removeValue(forKey: next.ticket)
     }
 
