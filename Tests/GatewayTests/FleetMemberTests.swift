@@ -201,6 +201,23 @@ struct DiscoveryTests {
         #expect(names(state) == [])
     }
 
+    @Test func namesAreResolvedAFewAtATimeThoseThatWaitedLongestFirst() {
+        var state = DiscoveryState()
+        let entries = (0..<5).map { number in
+            DNSDiscovery(
+                name: "name-\(number)", port: 1, site: SiteID(unchecked: "austin"), engine: .vllm)
+        }
+        state.configured(entries, now: at(0))
+        #expect(state.take(now: at(0)) == [entries[0], entries[1]])
+        #expect(state.take(now: at(1)) == [])
+        _ = state.resolved(entries[0], [], now: at(1))
+        // The one that was asked comes after those that were not.
+        #expect(state.take(now: at(60)) == [entries[2]])
+        _ = state.resolved(entries[1], nil, now: at(60))
+        _ = state.resolved(entries[2], [], now: at(60))
+        #expect(state.take(now: at(61)) == [entries[3], entries[4]])
+    }
+
     @Test func aNodeThatNamesItsModelsItselfIsOneOnceItHas() {
         var state = DiscoveryState()
         var entry = entry
