@@ -92,12 +92,19 @@ struct FailureMiddleware: RouterMiddleware {
 /// Lets nothing under `/admin` pass without the token, unknown paths included: a stranger learns no names.
 struct TokenMiddleware: RouterMiddleware {
     let token: AdminToken
+    /// What nodes register themselves with, and nothing else; nil where none may.
+    var joinToken: AdminToken?
 
     func handle(
         _ request: Request, context: AdminContext, next: (Request, AdminContext) async throws -> Response
     ) async throws -> Response {
         let path = request.uri.path
-        if !AdminRoute.isOpen(path: path), !isAuthorized(request) {
+        var context = context
+        if !AdminRoute.isOpen(path: path), !presents(token, request) {
+            if let joinToken, request.method == .post, path == AdminRoute.joinPath, presents(joinToken, request) {
+                context.isJoining = true
+                return try await next(request, context)
+            }
             throw AdminFailure(
                 .unauthorized, "Send the control plane's token as 'Authorization: Bearer <token>'.",
                 headers: [.wwwAuthenticate: "Bearer"])
@@ -105,7 +112,7 @@ struct TokenMiddleware: RouterMiddleware {
         return try await next(request, context)
     }
 
-    private func isAuthorized(_ request: Request) -> Bool {
+    private func presents(_ token: AdminToken, _ request: Request) -> Bool {
         guard let header = request.headers[.authorization] else { return false }
         let scheme = "bearer "
         guard header.prefix(scheme.count).lowercased() == scheme,

@@ -134,6 +134,10 @@ struct RequestFields {
         return amount
     }
 
+    func requiredTexts(_ name: String) throws(AdminFailure) -> [String: String] {
+        try required(texts(name), name)
+    }
+
     func requiredMoney(_ name: String, minimum: NanoUSD) throws(AdminFailure) -> NanoUSD {
         try required(money(name, minimum: minimum), name)
     }
@@ -148,6 +152,50 @@ struct RequestFields {
             throw AdminFailure(
                 .invalidRequest, "'\(name)' must be a whole number from 1 to \(Self.limitMax), or null for unlimited.")
         }
+    }
+
+    /// A whole number within `range`.
+    func integer(_ name: String, in range: ClosedRange<Int>) throws(AdminFailure) -> Int? {
+        guard let value = members[name] else { return nil }
+        guard case .integer(let number) = value, let number = Int(exactly: number), range.contains(number) else {
+            throw AdminFailure(
+                .invalidRequest, "'\(name)' must be a whole number from \(range.lowerBound) to \(range.upperBound).")
+        }
+        return number
+    }
+
+    /// Texts by name, such as `{"public-id": "name-on-the-node"}`.
+    func texts(_ name: String) throws(AdminFailure) -> [String: String]? {
+        guard let value = members[name] else { return nil }
+        var texts: [String: String] = [:]
+        guard case .object(let members) = value else {
+            throw AdminFailure(.invalidRequest, "'\(name)' must be an object of strings.")
+        }
+        for (member, value) in members {
+            guard case .string(let text) = value else {
+                throw AdminFailure(.invalidRequest, "'\(name)' must be an object of strings.")
+            }
+            texts[member] = text
+        }
+        return texts
+    }
+
+    /// Seconds, whole or not, to the millisecond.
+    func seconds(_ name: String, in range: ClosedRange<Duration>) throws(AdminFailure) -> Duration? {
+        guard let value = members[name] else { return nil }
+        let seconds: Double?
+        switch value {
+        case .integer(let number): seconds = Double(number)
+        case .number(let number): seconds = number
+        default: seconds = nil
+        }
+        let bounds = Double(range.lowerBound.milliseconds) / 1_000...Double(range.upperBound.milliseconds) / 1_000
+        guard let seconds, bounds.contains(seconds) else {
+            throw AdminFailure(
+                .invalidRequest,
+                "'\(name)' must be seconds from \(bounds.lowerBound) to \(bounds.upperBound), as a number.")
+        }
+        return .milliseconds(Int64(seconds * 1_000))
     }
 
     /// `rpm`, `tpm` and `concurrency` together.
@@ -231,6 +279,8 @@ struct AdminRequest {
     let parameters: [String: String]
     let query: [String: String]
     let body: ByteBuffer
+    /// A node that registers itself, rather than an operator.
+    var isJoining = false
 
     /// - Throws: `not_found`, for what no grammar allows cannot exist.
     func identifier<Kind>(_ name: String) throws(AdminFailure) -> Identifier<Kind> {

@@ -13,8 +13,8 @@ struct AdminServices: Sendable {
     let logger: Logger
 
     /// One line for each mutation that was done: who, what, to which ids. Never a secret.
-    func audit(_ action: String, _ ids: [String: String]) {
-        var metadata: Logger.Metadata = ["who": "owner", "action": "\(action)"]
+    func audit(_ action: String, _ ids: [String: String], who: String = "owner") {
+        var metadata: Logger.Metadata = ["who": "\(who)", "action": "\(action)"]
         for (name, id) in ids { metadata[name] = "\(id)" }
         logger.notice("audit", metadata: metadata)
     }
@@ -40,7 +40,7 @@ package struct AdminRoute: Sendable {
         self.handler = handler
     }
 
-    package static let all: [AdminRoute] = health + orgs + ledger + keys + prices + nodes
+    package static let all: [AdminRoute] = health + orgs + ledger + keys + prices + nodes + sites
 
     /// Served without a token.
     package static let openPaths: Set<String> = ["/livez", "/readyz", "/metrics"]

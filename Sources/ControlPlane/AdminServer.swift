@@ -12,6 +12,8 @@ import ServiceLifecycle
 struct AdminContext: RequestContext {
     var coreContext: CoreRequestContextStorage
     let channel: any Channel
+    /// The request bears the join token, not the operator's.
+    var isJoining = false
 
     init(source: ApplicationRequestContextSource) {
         coreContext = CoreRequestContextStorage(source: source)
@@ -36,23 +38,27 @@ package struct AdminServer: Service {
     private let host: String
     private let port: Int
     private let token: AdminToken
+    private let joinToken: AdminToken?
     private let services: AdminServices
     private let bodyTimeout: Duration
     private let onListening: @Sendable (Int) async -> Void
 
     /// - Parameters:
     ///   - port: 0 takes any free one.
+    ///   - joinToken: With which nodes may register themselves; nil where none may.
     ///   - orgDefaults: What a limit is where an org's creator names only some of them; the store's own defaults.
     ///   - bodyTimeout: Longest a client may take to send a body; its connection is then closed.
     ///   - onListening: Told the port once connections are accepted.
     package init(
-        host: String, port: Int, token: AdminToken, store: any OperatorStore, gateway: any GatewayControl,
+        host: String, port: Int, token: AdminToken, joinToken: AdminToken? = nil, store: any OperatorStore,
+        gateway: any GatewayControl,
         orgDefaults: OrgDefaults, logger: Logger, bodyTimeout: Duration = AdminServer.bodyTimeoutDefault,
         onListening: @escaping @Sendable (Int) async -> Void = { _ in }
     ) {
         self.host = host
         self.port = port
         self.token = token
+        self.joinToken = joinToken
         self.services = AdminServices(store: store, gateway: gateway, orgDefaults: orgDefaults, logger: logger)
         self.bodyTimeout = bodyTimeout
         self.onListening = onListening
@@ -97,7 +103,7 @@ package struct AdminServer: Service {
     private func router() -> Router<AdminContext> {
         let router = Router(context: AdminContext.self)
         router.add(middleware: FailureMiddleware(logger: services.logger))
-        router.add(middleware: TokenMiddleware(token: token))
+        router.add(middleware: TokenMiddleware(token: token, joinToken: joinToken))
         let services = services
         let bodyTimeout = bodyTimeout
         for route in AdminRoute.all {
@@ -106,7 +112,8 @@ package struct AdminServer: Service {
                     AdminRequest(
                         parameters: try route.parameters(from: context.parameters),
                         query: try route.query(from: request.uri.query),
-                        body: try await Self.body(of: request, context: context, timeout: bodyTimeout)),
+                        body: try await Self.body(of: request, context: context, timeout: bodyTimeout),
+                        isJoining: context.isJoining),
                     services)
                 return answer.response()
             }

@@ -308,13 +308,15 @@ package struct NodeDocument: Codable, Sendable {
     package var engine: String
     package var models: [String]
     package var state: String
+    /// `file`, `added`, `registered` or `dns`.
+    package var origin: String
     package var inflightRequests: Int
     package var inflightTokens: Int
     @OrNull package var prefillTokensPerSecond: Double?
     @OrNull package var firstTokenSeconds: Double?
 
     enum CodingKeys: String, CodingKey {
-        case id, site, engine, models, state
+        case id, site, engine, models, state, origin
         case inflightRequests = "inflight_requests"
         case inflightTokens = "inflight_tokens"
         case prefillTokensPerSecond = "prefill_tokens_per_second"
@@ -327,6 +329,7 @@ package struct NodeDocument: Codable, Sendable {
         engine = node.engine.rawValue
         models = node.models.map(\.rawValue)
         state = node.state.rawValue
+        origin = node.origin.rawValue
         inflightRequests = node.inflightRequests
         inflightTokens = node.inflightTokens
         // JSON has no infinity or NaN.

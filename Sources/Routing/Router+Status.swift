@@ -4,18 +4,21 @@ import Domain
 extension Router {
     /// Every node of the fleet, in the operator's order.
     package func status(now: MonotonicTime) -> [RoutingNodeStatus] {
-        fleet.nodeIndexes.compactMap { index in
-            guard let node = fleet.slots[index] else { return nil }
-            return RoutingNodeStatus(
-                id: node.id, nodeIndex: index, state: health[index].state,
-                inflightRequests: Int(loads[index].own.requests), inflightTokens: Int(loads[index].own.kvTokens),
-                firstTokenSeconds: firstTokens[index].mean, isBreakerOpen: health[index].isBreakerOpen,
-                penaltySeconds: loads[index].penaltySeconds(now: now),
-                prefillTokensPerSecond: policy.prefillTokensPerSecond(index),
-                peerRequests: Int(loads[index].peers.requests), distrust: trust[index].distrust,
-                powerShare: loads[index].powerShare, kvCapacityTokens: Int(loads[index].kvCapacityTokens),
-                prefixBlocks: self.index.count(index))
-        }
+        fleet.nodeIndexes.compactMap { status(ofIndex: $0, now: now) }
+    }
+
+    /// nil where no node has the index.
+    func status(ofIndex index: Int, now: MonotonicTime) -> RoutingNodeStatus? {
+        guard let node = fleet.slots[index] else { return nil }
+        return RoutingNodeStatus(
+            id: node.id, nodeIndex: index, state: health[index].state,
+            inflightRequests: Int(loads[index].own.requests), inflightTokens: Int(loads[index].own.kvTokens),
+            firstTokenSeconds: firstTokens[index].mean, isBreakerOpen: health[index].isBreakerOpen,
+            penaltySeconds: loads[index].penaltySeconds(now: now),
+            prefillTokensPerSecond: policy.prefillTokensPerSecond(index),
+            peerRequests: Int(loads[index].peers.requests), distrust: trust[index].distrust,
+            powerShare: loads[index].powerShare, kvCapacityTokens: Int(loads[index].kvCapacityTokens),
+            prefixBlocks: self.index.count(index))
     }
 
     /// nil for a node that is not in the fleet.

@@ -101,6 +101,7 @@ struct GatewayProcess {
         }
         let admin = AdminServer(
             host: configuration.admin.listen.host, port: configuration.admin.listen.port, token: token,
+            joinToken: configuration.joinToken.flatMap { AdminToken($0.reveal()) },
             store: server.operators, gateway: server, orgDefaults: configuration.orgDefaults, logger: logger,
             onListening: onListening)
         // Services stop in the reverse order of this list.

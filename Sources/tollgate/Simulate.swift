@@ -31,6 +31,8 @@ extension Simulate {
                   tollgate simulate node --port 8002 --model llama-3.1-8b --profile l40-8b --speed 10
                   tollgate simulate node --port 8003 --model m --speed inf --fault 'die:20@every 5,first_token:3s@p 0.1'
                   curl -d 'status:500@after 10' http://127.0.0.1:8003/fault
+                  TOLLGATE_JOIN_TOKEN=... tollgate simulate node --port 8004 --model llama-3.1-8b \
+                --join http://127.0.0.1:8081 --join-site austin
 
                 FAULTS (comma-separated, each with an optional @every N, @after N or @p X)
                   refuse, status:500, loading:5s, first_token:3s, die:20, stall:20, bad_json, close, usage:+50%, \
@@ -67,6 +69,8 @@ extension Simulate {
         @Option(help: "Tokens of context, prompt and completion together.")
         var contextTokens = 131_072
 
+        @OptionGroup var membership: JoinOptions
+
         @Flag(help: "Print one JSON document once it listens.")
         var json = false
 
@@ -101,11 +105,16 @@ extension Simulate {
             print(json ? node.summary : "\(model) on \(profile.name) at \(node.baseURL)/v1")
             // Into a pipe, whose reader waits for this line, standard output would hold it back.
             fflush(nil)
+            let services: [any Service] =
+                [
+                    try membership.membership(
+                        model: model, baseURL: node.baseURL, port: node.port, profile: profile.name)
+                ].compactMap(\.self) + [NodeService(node: node)]
             let group = ServiceGroup(
                 configuration: ServiceGroupConfiguration(
-                    services: [
-                        .init(service: NodeService(node: node), successTerminationBehavior: .gracefullyShutdownGroup)
-                    ],
+                    services: services.map {
+                        .init(service: $0, successTerminationBehavior: .gracefullyShutdownGroup)
+                    },
                     gracefulShutdownSignals: [.sigterm, .sigint], logger: .init(label: "simulate")))
             try await group.run()
         }

@@ -20,7 +20,7 @@ struct Tollgate: AsyncParsableCommand {
             """,
         subcommands: [
             Serve.self, Demo.self, Simulate.self, Org.self, Key.self, Price.self, Usage.self, Ledger.self, Node.self,
-            Config.self, Tokenize.self, Bench.self,
+            Site.self, Config.self, Tokenize.self, Bench.self,
         ]
     )
 

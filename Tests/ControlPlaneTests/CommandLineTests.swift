@@ -89,6 +89,17 @@ import Testing
             #expect(try nodes.json()[0]?["inflight_tokens"] == .integer(1_200))
             let cordoned = try await tollgate("node", "cordon", "berlin/01", "--json", server: server)
             #expect(try cordoned.json()["state"] == .string("cordoned"))
+            let drained = try await tollgate(
+                "node", "drain", "berlin/01", "--deadline", "90s", "--json", server: server)
+            #expect(try drained.json()["state"] == .string("draining"))
+            #expect(try drained.json()["drain_ends_at"] == .string("2026-11-18T11:08:10.000Z"))
+            let curtailed = try await tollgate(
+                "site", "curtail", "austin", "--to", "2.5%", "--in", "5m", "--for", "2h", "--json", server: server)
+            #expect(try curtailed.json()["state"] == .string("announced"))
+            #expect(try curtailed.json()["curtailment"]?["to_percent"] == .number(2.5))
+            #expect(try curtailed.json()["curtailment"]?["ends_at"] == .string("2026-11-18T13:11:40.000Z"))
+            let restored = try await tollgate("site", "restore", "austin", "--json", server: server)
+            #expect(try restored.json()["curtailment"] == .null)
             let usage = try await tollgate("usage", "--org", "acme", "--by", "day", "--json", server: server)
             #expect(try usage.json() == .array([]))
         }
@@ -108,8 +119,17 @@ import Testing
             #expect(key.output == FakeOperatorStore.secret + "\n")
             #expect(key.errors.contains("not shown again"))
             let node = try await tollgate("node", "show", "austin-01", server: server)
-            #expect(node.output.contains("prefill tokens/s        8001\n"))
-            #expect(node.output.contains("time to first token, s  -\n"))
+            #expect(node.output.contains("prefill tokens/s           8001\n"))
+            #expect(node.output.contains("time to first token, s     -\n"))
+            #expect(node.output.contains("not believed: its numbers are nonsense"))
+            let sites = try await tollgate("site", "list", server: server)
+            #expect(
+                sites.output == """
+                    ID      REGION  STATE  POWER  NODES  SERVING  REQUESTS  TOKENS  RTT MS  MEASURED MS  CURTAILMENT
+                    austin  -       ready   100%      1        1         3    1200    12.0         10.5  -
+                    berlin  -       ready   100%      1        1         3    1200    12.0         10.5  -
+
+                    """)
         }
     }
 

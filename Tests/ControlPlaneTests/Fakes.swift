@@ -227,33 +227,101 @@ final class FakeOperatorStore: OperatorStore {
     }
 }
 
-/// A gateway of two nodes.
+/// A gateway of two nodes at two sites, of 2026-11-22 for ever.
 final class FakeGateway: GatewayControl {
-    private let cordoned = Mutex<Set<NodeID>>([])
+    private struct State {
+        var cordoned: Set<NodeID> = []
+        var draining: [NodeID: Duration] = [:]
+        var curtailed: [SiteID: Curtailment] = [:]
+    }
+
+    static let now = WallTime(milliseconds: 1_795_000_000_000)
+
+    private let state = Mutex(State())
     let reason = Mutex<String?>(nil)
 
     func nodes() async -> [NodeStatus] {
-        let cordoned = cordoned.withLock { $0 }
+        let state = state.withLock { $0 }
         return ["austin-01", "berlin/01"].map { name in
             let id = NodeID(unchecked: name)
             return NodeStatus(
                 id: id, site: SiteID(unchecked: String(name.prefix(6))), engine: .vllm,
-                models: [ModelID(unchecked: "llama-3.1-8b")], state: cordoned.contains(id) ? .cordoned : .ready,
+                models: [ModelID(unchecked: "llama-3.1-8b")],
+                state: state.draining[id] != nil ? .draining : state.cordoned.contains(id) ? .cordoned : .ready,
                 inflightRequests: 3, inflightTokens: 1_200, prefillTokensPerSecond: name == "austin-01" ? 8_000.5 : nil,
                 firstTokenSeconds: .nan)
         }
     }
 
-    func setCordoned(_ isCordoned: Bool, node: NodeID) async throws {
+    func detail(of node: NodeID) async -> NodeDetail? {
+        guard let status = await nodes().first(where: { $0.id == node }) else { return nil }
+        var detail = NodeDetail(status: status)
+        detail.url = "http://10.0.0.5:8000"
+        detail.upstreamNames = [ModelID(unchecked: "llama-3.1-8b"): "meta-llama/Llama-3.1-8B-Instruct"]
+        detail.decodeStep = .infinity
+        detail.report.state = .distrusted
+        detail.report.distrust = "implausible"
+        detail.report.reason = "its numbers are nonsense"
+        let state = state.withLock { $0 }
+        detail.drainEndsAt = state.draining[node].map {
+            WallTime(milliseconds: Self.now.milliseconds + $0.milliseconds)
+        }
+        return detail
+    }
+
+    func sites() async -> [SiteStatus] {
+        let curtailed = state.withLock { $0.curtailed }
+        return ["austin", "berlin"].map { name in
+            let id = SiteID(unchecked: name)
+            return SiteStatus(
+                id: id, region: nil, curtailment: curtailed[id],
+                permille: curtailed[id]?.permille(at: Self.now) ?? 1_000,
+                hasBegun: curtailed[id].map { $0.startsAt <= Self.now } ?? false, rttConfigured: 0.012,
+                rttMeasured: 0.0105, nodes: 1, nodesServing: 1, inflightRequests: 3, inflightTokens: 1_200)
+        }
+    }
+
+    func say(_ word: OperatorWord, of node: NodeID) async throws {
         guard await nodes().contains(where: { $0.id == node }) else {
             throw OperatorFailure(.notFound, "There is no node '\(node)'.")
         }
-        cordoned.withLock { cordoned in
-            if isCordoned { cordoned.insert(node) } else { cordoned.remove(node) }
+        state.withLock { state in
+            state.cordoned.remove(node)
+            state.draining[node] = nil
+            switch word {
+            case .cordon: state.cordoned.insert(node)
+            case .drain(_, let deadline): state.draining[node] = deadline
+            default: break
+            }
         }
     }
 
     func regions() async -> [String] { ["eu", "us-tx"] }
+
+    func say(_ word: OperatorWord, of site: SiteID) async throws {
+        guard await sites().contains(where: { $0.id == site }) else {
+            throw OperatorFailure(.notFound, "There is no site '\(site)'.")
+        }
+        state.withLock { state in
+            guard case .curtail(_, let permille, let start, let time) = word else {
+                state.curtailed[site] = nil
+                return
+            }
+            let startsAt = WallTime(milliseconds: Self.now.milliseconds + start.milliseconds)
+            state.curtailed[site] = Curtailment(
+                permille: permille, startsAt: startsAt,
+                endsAt: time.map { WallTime(milliseconds: startsAt.milliseconds + $0.milliseconds) })
+        }
+    }
+
+    func admit(_ proposal: NodeProposal, origin: NodeOrigin) async throws -> NodeAdmission {
+        guard proposal.id.rawValue != "austin-01" else { throw OperatorFailure(.alreadyExists, "It is there.") }
+        return NodeAdmission(id: proposal.id, origin: origin, isNew: true, heartbeat: proposal.heartbeat)
+    }
+
+    func remove(_ node: NodeID) async throws {
+        guard node.rawValue == "late" else { throw OperatorFailure(.notFound, "There is no node '\(node)'.") }
+    }
 
     func modelNames() async -> [String: ModelID] {
         let llama = ModelID(unchecked: "llama-3.1-8b")

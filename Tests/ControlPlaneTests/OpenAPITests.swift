@@ -98,6 +98,19 @@ private struct AdminDescription {
             try names(VerificationDocument(LedgerVerification(entries: 0, drift: 0, openReservations: 0)))
                 == schemas["LedgerVerification"])
         #expect(try names(NodeDocument(node)) == schemas["Node"])
+        #expect(
+            try names(NodeDetailDocument(NodeDetail(status: node)))
+                == schemas["Node"]?.union(schemas["NodeDetail"] ?? []))
+        let admission = NodeAdmission(id: node.id, origin: .added, isNew: true, heartbeat: nil)
+        #expect(try names(AdmissionDocument(admission)) == schemas["Admission"])
+        #expect(try names(RemovalDocument(id: "n")) == schemas["Removal"])
+        #expect(try names(NodeReportDocument(NodeReportStatus())) == schemas["NodeReport"])
+        let curtailment = Curtailment(permille: 400, startsAt: time, endsAt: nil)
+        #expect(try names(CurtailmentDocument(curtailment)) == schemas["Curtailment"])
+        let site = SiteStatus(
+            id: node.site, region: nil, curtailment: curtailment, permille: 400, hasBegun: true, rttConfigured: 0,
+            rttMeasured: nil, nodes: 0, nodesServing: 0, inflightRequests: 0, inflightTokens: 0)
+        #expect(try names(SiteDocument(site)) == schemas["Site"])
         #expect(try names(PriceDocument(price)) == schemas["Price"])
         #expect(try names(ErrorDocument(code: "c", message: "m")) == schemas["Error"])
         let row = UsageRow(group: "g", requests: 0, usage: .zero, cost: .zero)

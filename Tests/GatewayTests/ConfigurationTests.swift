@@ -307,8 +307,6 @@ struct ConfigurationTests {
 
     private static let notBuilt: [(String, String)] = [
         ("webhooks: []", "webhooks: sending webhooks is not built yet"),
-        ("discovery: {}", "discovery: discovering nodes is not built yet"),
-        ("join_token: x", "join_token: registering of nodes by themselves is not built yet"),
         ("leases: { enabled: true }", "leases.enabled: leases are not built yet: write false"),
         ("redis: { url: rediss://x }", "redis.url: the Redis URL's scheme rediss:// is not built yet"),
     ]
@@ -324,6 +322,36 @@ struct ConfigurationTests {
         let found = problems(minimal + "models: [ { id: a, \(option) } ]\n")
         #expect(found.count == 1, "\(found)")
         #expect(found.first?.hasPrefix("gate.yaml:2: " + expected) == true, "\(found)")
+    }
+
+    @Test(arguments: [
+        ("join_token: x", "gate.yaml:2: join_token: is shorter than 32 bytes"),
+        ("join_networks: [10.0.0.0/33]", "gate.yaml:2: join_networks[0]: \"10.0.0.0/33\" is no address or block"),
+        (
+            "discovery: { dns: [ { port: 1, site: s, engine: vllm } ] }",
+            "gate.yaml:2: discovery.dns[0].name: is missing"
+        ),
+        (
+            "discovery: { dns: [ { name: \"http://x\", port: 1, site: s, engine: vllm } ] }",
+            "gate.yaml:2: discovery.dns[0].name: \"http://x\" is no host name"
+        ),
+        (
+            "discovery: { dns: [ { name: gpu.internal, port: 1, site: mars, engine: vllm } ] }",
+            "gate.yaml:2: discovery.dns[0].site: \"mars\" is not in sites"
+        ),
+        (
+            "discovery: { dns: [ { name: a, port: 1, site: s, engine: vllm, models: { m: x } } ] }",
+            "gate.yaml:2: discovery.dns[0].models.m: is not in models"
+        ),
+        (
+            "discovery: { dns: [ { name: a, port: 1, site: s, engine: vllm, ttl: 5s } ] }",
+            "gate.yaml:2: discovery.dns[0].ttl: unknown key"
+        ),
+    ])
+    func eachFaultOfWhatBringsNodesIsNamed(yaml: String, expected: String) {
+        let found = problems(minimal + yaml + "\nsites: [ { id: s } ]\n")
+        #expect(found.count == 1, "\(found)")
+        #expect(found.first?.hasPrefix(expected) == true, "\(found)")
     }
 
     @Test(arguments: Self.notBuilt)

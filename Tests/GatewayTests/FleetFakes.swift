@@ -138,40 +138,67 @@ final class ClosedPort: Sendable {
 /// Operators' words in memory, with a switch that takes the store away.
 final class FakeOperatorWordStore: OperatorWordStore {
     private struct State {
-        var cordoned: Set<NodeID> = []
+        var words = OperatorWords()
         var isAway = false
         var reads = 0
+        /// How far its clock is ahead of this machine's.
+        var clockAhead = Duration.zero
     }
 
     private let state = Mutex(State())
 
-    init(cordoned: Set<NodeID> = [], isAway: Bool = false) {
-        state.withLock { $0 = State(cordoned: cordoned, isAway: isAway) }
+    init(cordoned: Set<NodeID> = [], isAway: Bool = false, clockAhead: Duration = .zero) {
+        state.withLock { state in
+            state.words.cordoned = cordoned
+            state.isAway = isAway
+            state.clockAhead = clockAhead
+        }
     }
 
     var reads: Int { state.withLock { $0.reads } }
+    var said: OperatorWords { state.withLock { $0.words } }
 
     func goAway(_ isAway: Bool) { state.withLock { $0.isAway = isAway } }
 
     /// As another replica would say it.
-    func say(_ isCordoned: Bool, _ node: NodeID) {
+    func say(_ isCordoned: Bool, _ node: NodeID) { hear(isCordoned ? .cordon(node) : .uncordon(node)) }
+
+    func hear(_ word: OperatorWord) {
         state.withLock { state in
-            if isCordoned { state.cordoned.insert(node) } else { state.cordoned.remove(node) }
+            func later(_ time: Duration) -> WallTime {
+                WallTime(milliseconds: WallTime.now().milliseconds + (state.clockAhead + time).milliseconds)
+            }
+            switch word {
+            case .cordon(let node):
+                state.words.cordoned.insert(node)
+                state.words.draining[node] = nil
+            case .uncordon(let node):
+                state.words.cordoned.remove(node)
+                state.words.draining[node] = nil
+            case .drain(let node, let deadline):
+                state.words.cordoned.remove(node)
+                state.words.draining[node] = later(deadline)
+            case .curtail(let site, let permille, let start, let time):
+                state.words.curtailed[site] = Curtailment(
+                    permille: permille, startsAt: later(start), endsAt: time.map { later(start + $0) })
+            case .restore(let site): state.words.curtailed[site] = nil
+            }
         }
     }
 
-    func cordoned(among nodes: [NodeID]) async throws(OperatorWordFailure) -> Set<NodeID> {
-        let answer: Set<NodeID>? = state.withLock { state in
+    func words() async throws(OperatorWordFailure) -> OperatorWordsReading {
+        let answer: OperatorWordsReading? = state.withLock { state in
             state.reads += 1
-            return state.isAway ? nil : state.cordoned.intersection(nodes)
+            let time = WallTime(milliseconds: WallTime.now().milliseconds + state.clockAhead.milliseconds)
+            return state.isAway ? nil : OperatorWordsReading(words: state.words, storeTime: time)
         }
         guard let answer else { throw OperatorWordFailure("away") }
         return answer
     }
 
-    func setCordoned(_ isCordoned: Bool, node: NodeID) async throws(OperatorWordFailure) {
+    func say(_ word: OperatorWord) async throws(OperatorWordFailure) {
         guard !state.withLock({ $0.isAway }) else { throw OperatorWordFailure("away") }
-        say(isCordoned, node)
+        hear(word)
     }
 }
 

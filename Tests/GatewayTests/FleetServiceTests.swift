@@ -88,10 +88,10 @@ struct FleetServiceTests {
             #expect(await eventually { states(service) == [.ready] })
             try await service.setCordoned(true, node: NodeID(unchecked: "a"))
             #expect(states(service) == [.cordoned])
-            #expect(try await words.cordoned(among: [NodeID(unchecked: "a")]) == [NodeID(unchecked: "a")])
+            #expect(words.said.cordoned == [NodeID(unchecked: "a")])
             try await service.setCordoned(false, node: NodeID(unchecked: "a"))
             #expect(states(service) == [.ready])
-            #expect(try await words.cordoned(among: [NodeID(unchecked: "a")]) == [])
+            #expect(words.said.cordoned == [])
         }
         await node.stop()
     }
@@ -242,38 +242,5 @@ struct FleetServiceTests {
         #expect(state.resolved("gpu.internal", [good[1]], next: later) == ([node.id], false))
         #expect(state.addresses(of: node.id).map(\.ipAddress) == ["10.0.0.2"])
         #expect(state.addresses(of: node.id).map(\.port) == [80])
-    }
-
-    @Test func wordReadBeforeANewerOneWasSaidIsDropped() {
-        var state = FleetState()
-        let node = fleetNode("a", port: 80)
-        _ = state.configured([node], now: MonotonicTime(nanoseconds: 0))
-        let revision = state.wordRevision
-        state.wordSaid(true, node: node.id)
-        #expect(state.wordsRead([], asked: [node.id], revision: revision).isEmpty)
-        #expect(state.cordoned == [node.id])
-        #expect(state.wordsRead([], asked: [node.id], revision: state.wordRevision).map(\.0) == [node.id])
-        #expect(state.cordoned == [])
-    }
-
-    @Test func wordsAreKeptInRedisWhereEveryReplicaReadsThem() async throws {
-        let redis = try RedisServerProcess.start()
-        let configuration = RedisConfiguration(url: try RedisURL(redis.url))
-        let session = try await RedisSession.connect(configuration, on: group.any())
-        let store = RedisOperatorWordStore(session: session)
-        let (a, b) = (NodeID(unchecked: "a"), NodeID(unchecked: "austin-01/b"))
-        #expect(try await store.cordoned(among: [a, b]) == [])
-        try await store.setCordoned(true, node: b)
-        try await store.setCordoned(true, node: b)
-        #expect(try await store.cordoned(among: [a, b]) == [b])
-        #expect(try await session.command("HGET", "tg:{fleet}", "cordon:austin-01/b").string == "1")
-        try await store.setCordoned(false, node: b)
-        #expect(try await store.cordoned(among: [a, b]) == [])
-        #expect(try await session.command("EXISTS", "tg:{fleet}").int64 == 0)
-
-        _ = try await session.command("SET", "tg:{fleet}", "not a hash")
-        await #expect(throws: OperatorWordFailure.self) { try await store.cordoned(among: [a]) }
-        await session.close()
-        redis.stop()
     }
 }

@@ -13,6 +13,7 @@ package struct AdminClient: Sendable {
         case post = "POST"
         case put = "PUT"
         case patch = "PATCH"
+        case delete = "DELETE"
     }
 
     private let baseURL: String

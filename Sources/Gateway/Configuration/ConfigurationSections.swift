@@ -15,8 +15,6 @@ struct ConfigurationSections {
     /// nil only where a problem was found.
     func read() -> GatewayConfiguration? {
         root.notBuiltYet(["webhooks"], "sending webhooks is")
-        root.notBuiltYet(["discovery"], "discovering nodes is")
-        root.notBuiltYet(["join_token"], "registering of nodes by themselves is")
 
         let listen = root.value("listen", Units.listenAddress) ?? ListenAddress(host: "0.0.0.0", port: 8080)
         let admin = readAdmin(dataPlane: listen)
@@ -34,6 +32,9 @@ struct ConfigurationSections {
         let models = fleet.readModels()
         let sites = fleet.readSites()
         let nodes = fleet.readNodes(models: Set(models.map(\.id)), sites: Set(sites.map(\.id)))
+        let joinToken = fleet.readJoinToken(admin: admin?.token)
+        let joinNetworks = fleet.readJoinNetworks()
+        let discovery = fleet.readDiscovery(models: Set(models.map(\.id)), sites: Set(sites.map(\.id)))
         let routing = readRouting()
         let orgDefaults = readOrgDefaults()
         let eventLoops =
@@ -50,6 +51,9 @@ struct ConfigurationSections {
             orgDefaults: orgDefaults,
             eventLoops: eventLoops, accessLog: accessLog)
         configuration.queue = queue
+        configuration.joinToken = joinToken
+        configuration.joinNetworks = joinNetworks
+        configuration.discovery = discovery
         configuration.filesRead =
             authorities.files + tokenizers.files + (listener.tls.map { [$0.certificateFile, $0.keyFile] } ?? [])
         return configuration

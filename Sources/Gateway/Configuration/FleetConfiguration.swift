@@ -115,6 +115,7 @@ package struct NodeConfiguration: Hashable, Sendable {
     package var apiKey: Secret?
     /// Whom to trust where ``url`` is `https://`; nil where it is not.
     package var trust: NodeTrust?
+    package var origin = NodeOrigin.file
 
     package init(
         id: NodeID, site: SiteID, url: NodeURL, engine: Engine, speedClass: String = "default", models: [ServedModel],

@@ -111,8 +111,10 @@ struct FleetSections {
         }
         if models.isEmpty {
             root.warning("models", "no model is configured: nothing can be asked for")
+        } else if root.has("join_token") || root.has("discovery") {
+            // Who will serve what is not known before it is there.
         } else if nodes.isEmpty {
-            root.warning("nodes", "no node is configured: every request will be refused")
+            root.warning("nodes", "no node is configured: every request is refused until `tollgate node add` names one")
         } else {
             for model in models.subtracting(served).sorted() {
                 root.warning("models", "\(model) is served by no node: requests for it will be refused")
@@ -135,12 +137,7 @@ struct FleetSections {
         let speedClass = section.value("class", Units.identifier(NodeClass.self))
         let maxConcurrency = section.value(
             "max_concurrency", Units.integer(in: 1...NodeConfiguration.maxConcurrencyMax))
-        let apiKey = section.value("api_key", isSecret: true) { text throws(UnitFailure) in
-            guard !text.isEmpty, text.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
-                throw UnitFailure("must be printable ASCII without spaces, since it travels in a header")
-            }
-            return Secret(text)
-        }
+        let apiKey = readAPIKey(section)
         let servedModels = readServedModels(section, models: models)
         guard let id, let site, let url, let engine else { return nil }
         return NodeConfiguration(
@@ -149,7 +146,16 @@ struct FleetSections {
             apiKey: apiKey, trust: trust)
     }
 
-    private func readServedModels(_ section: ConfigurationSection, models: Set<ModelID>) -> [ServedModel] {
+    func readAPIKey(_ section: ConfigurationSection) -> Secret? {
+        section.value("api_key", isSecret: true) { text throws(UnitFailure) in
+            guard !text.isEmpty, text.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
+                throw UnitFailure("must be printable ASCII without spaces, since it travels in a header")
+            }
+            return Secret(text)
+        }
+    }
+
+    func readServedModels(_ section: ConfigurationSection, models: Set<ModelID>) -> [ServedModel] {
         guard section.has("models") else {
             _ = section.section("models")
             section.problem("models", "is missing: write { public-id: name-on-the-node }")

@@ -24,6 +24,11 @@ package struct GatewayConfiguration: Sendable {
     /// In the order of the file; ids are unique, and every site and model that a node names exists.
     package var nodes: [NodeConfiguration]
     package var routing: RoutingConfiguration
+    /// What nodes register themselves with; nil where none may. At least ``AdminConfiguration/tokenBytesMin`` bytes.
+    package var joinToken: Secret?
+    /// Where such nodes may be; empty for anywhere that ``JoinRules`` allow.
+    package var joinNetworks: [IPNetwork] = []
+    package var discovery: [DNSDiscovery] = []
     package var orgDefaults: OrgDefaults
     /// Event loops of the data plane, 1 to ``eventLoopsMax``.
     package var eventLoops: Int
@@ -37,6 +42,7 @@ package struct GatewayConfiguration: Sendable {
     package static let nodesMax = 4_096
     package static let modelsMax = 1_024
     package static let sitesMax = 1_024
+    package static let joinNetworksMax = 256
 
     package init(
         listen: ListenAddress = ListenAddress(host: "0.0.0.0", port: 8080),
@@ -82,6 +88,7 @@ package struct GatewayConfiguration: Sendable {
         kept.listen = old.listen
         if (listener.tls == nil) != (old.listener.tls == nil) { kept.listener.tls = old.listener.tls }
         kept.admin = old.admin
+        kept.joinToken = old.joinToken
         kept.redisURL = old.redisURL
         kept.journal = old.journal
         kept.limits.headerBytes = old.limits.headerBytes
@@ -100,6 +107,7 @@ package struct GatewayConfiguration: Sendable {
         if (listener.tls == nil) != (old.listener.tls == nil) { keys.append("tls") }
         if admin.listen != old.admin.listen { keys.append("admin.listen") }
         if admin.token != old.admin.token { keys.append("admin.token") }
+        if joinToken != old.joinToken { keys.append("join_token") }
         if redisURL != old.redisURL { keys.append("redis.url") }
         if journal != old.journal { keys.append("journal") }
         if limits.headerBytes != old.limits.headerBytes { keys.append("limits.header_bytes") }

@@ -16,6 +16,7 @@ package struct GatewayParts: Sendable {
     let journal: Journal
     let session: RedisSession
     let operators: RedisOperatorStore
+    let nodeStore: any NodeStore
     let metrics: MetricsRegistry
     let logger: Logger
 

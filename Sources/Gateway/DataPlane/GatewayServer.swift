@@ -26,6 +26,12 @@ package final class GatewayServer: Sendable {
     struct Published {
         var configuration: GatewayConfiguration
         var prices: PriceBook
+        /// Nodes that are not in the file.
+        var members = FleetMembers()
+        /// Of the stored ones; nil before they were read.
+        var membersVersion: String?
+        /// When they could not be read last.
+        var storeFailedAt: MonotonicTime?
         /// Grows with each change, so that two changes at once end with the later one on every loop.
         var version: Int64 = 0
     }
@@ -86,7 +92,7 @@ package final class GatewayServer: Sendable {
                 $0.prices = prices
                 $0.version += 1
             }
-            fleet.replace(configuration)
+            fleet.replace(published.withLock { $0.effective() })
             parts.services.buffers.resize(bytesMax: configuration.limits.bufferedBytes)
             try await publish()
             return configuration.needsRestart(comparedTo: held)
@@ -113,7 +119,7 @@ package final class GatewayServer: Sendable {
     }
 
     /// One change after the other, or the older of two could be published last.
-    private func inTurn<Result: Sendable>(
+    func inTurn<Result: Sendable>(
         _ change: @escaping @Sendable () async throws -> Result
     ) async throws -> Result {
         let task = turn.withLock { last in
@@ -127,10 +133,10 @@ package final class GatewayServer: Sendable {
         return try await task.value
     }
 
-    private func publish() async throws {
-        let held = published.withLock { $0 }
+    func publish() async throws {
+        let (held, effective) = published.withLock { ($0, $0.effective()) }
         let snapshot = GatewaySnapshot(
-            version: held.version, configuration: held.configuration, fleet: fleet.fleet, prices: held.prices,
+            version: held.version, configuration: effective, fleet: fleet.fleet, prices: held.prices,
             learning: parts.services.promptLearning)
         for loop in parts.loops {
             // Read on the loop: a name that resolves anew meanwhile is told to the loop after this.
@@ -192,8 +198,16 @@ package final class GatewayServer: Sendable {
 extension GatewayServer: GatewayControl {
     package func nodes() async -> [NodeStatus] { fleet.nodes() }
 
-    package func setCordoned(_ isCordoned: Bool, node: NodeID) async throws {
-        try await fleet.setCordoned(isCordoned, node: node)
+    package func detail(of node: NodeID) async -> NodeDetail? { fleet.detail(of: node) }
+
+    package func sites() async -> [SiteStatus] { fleet.sites() }
+
+    package func say(_ word: OperatorWord, of node: NodeID) async throws {
+        try await fleet.say(word, of: node)
+    }
+
+    package func say(_ word: OperatorWord, of site: SiteID) async throws {
+        try await fleet.say(word, of: site)
     }
 
     package func modelNames() async -> [String: ModelID] {

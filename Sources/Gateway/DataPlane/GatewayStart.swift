@@ -50,6 +50,9 @@ extension GatewayServer {
             let fleet = FleetService(
                 configuration: configuration, eventLoop: controlGroup.next(),
                 words: RedisOperatorWordStore(session: session), logger: logger,
+                onDrainEnded: { node in
+                    for loop in fleetLoops.withLock({ $0 }) { loop.execute { $0.endRequests(on: node) } }
+                },
                 onAddresses: { node, addresses in
                     for loop in fleetLoops.withLock({ $0 }) {
                         loop.execute { $0.updateAddresses(addresses, of: node) }
@@ -91,6 +94,7 @@ extension GatewayServer {
             let parts = GatewayParts(
                 configuration: configuration, prices: prices, group: group, controlGroup: controlGroup, loops: loops,
                 services: services, journal: journal, session: session, operators: operators,
+                nodeStore: RedisNodeStore(session: session),
                 metrics: MetricsRegistry(shards),
                 logger: logger)
             let listener = try await listen(configuration, loops: loops, group: group)
@@ -205,6 +209,12 @@ extension GatewayServer {
             self?.keep(NIOLoopBound(poller, eventLoop: redis.value.eventLoop))
         }
         keep([Task { await fleet.run() }])
+        keep([Task { [weak self] in await self?.watchMembers() }])
+        let discovery = DiscoveryService(
+            eventLoop: parts.controlGroup.next(), logger: parts.logger,
+            configuration: { [self] in published.withLock { $0.configuration } },
+            onNodes: { [self] nodes in await discovered(nodes) })
+        keep([Task { await discovery.run() }])
         if fleet.router.weighsPrompts {
             let gossip = GossipService(session: parts.session, router: fleet.router, logger: parts.logger)
             keep([Task { await gossip.run() }])

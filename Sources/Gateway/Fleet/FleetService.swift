@@ -38,16 +38,19 @@ package struct FleetTimings: Hashable, Sendable {
 package final class FleetService: Sendable {
     /// Told a node's addresses whenever they change, the first time included; never under a lock.
     package typealias AddressObserver = @Sendable (NodeID, [SocketAddress]) -> Void
+    /// Told of a node whose drain has come to its deadline: what still runs there is to be ended.
+    package typealias DrainObserver = @Sendable (NodeID) -> Void
 
     package let router: SharedRouter
 
-    private let state: Mutex<FleetState>
-    private let words: any OperatorWordStore
+    let state: Mutex<FleetState>
+    let words: any OperatorWordStore
     private let probe: HealthProbe
     private let metrics: MetricsProbe
-    private let timings: FleetTimings
-    private let logger: Logger
+    let timings: FleetTimings
+    let logger: Logger
     private let onAddresses: AddressObserver
+    let onDrainEnded: DrainObserver
 
     /// - Parameters:
     ///   - eventLoop: Where probes run.
@@ -55,7 +58,7 @@ package final class FleetService: Sendable {
     package init(
         configuration: GatewayConfiguration, eventLoop: any EventLoop, words: any OperatorWordStore, logger: Logger,
         timings: FleetTimings = FleetTimings(), seed: UInt64 = .random(in: .min ... .max),
-        onAddresses: @escaping AddressObserver
+        onDrainEnded: @escaping DrainObserver = { _ in }, onAddresses: @escaping AddressObserver
     ) {
         self.router = SharedRouter(
             Router(
@@ -63,6 +66,7 @@ package final class FleetService: Sendable {
         router.configure(configuration, logger: logger)
         var state = FleetState()
         _ = state.configured(configuration.nodes, now: .now())
+        state.sites = configuration.sites
         self.state = Mutex(state)
         self.words = words
         self.probe = HealthProbe(eventLoop: eventLoop, timeout: timings.probeTimeout)
@@ -70,6 +74,7 @@ package final class FleetService: Sendable {
         self.timings = timings
         self.logger = logger
         self.onAddresses = onAddresses
+        self.onDrainEnded = onDrainEnded
     }
 
     /// The present fleet, for the event loops' snapshots.
@@ -88,8 +93,12 @@ package final class FleetService: Sendable {
         // Both owners change under one lock, or two reloads at once could leave them with different fleets.
         let (next, moved) = state.withLock { state in
             let moved = state.configured(configuration.nodes, now: .now())
+            state.sites = configuration.sites
             let next = router.replaceFleet(with: configuration.nodeSpecs)
             for node in moved { router.serverReplaced(node) }
+            for (node, rtt) in state.toldRoundTrips { router.measured(node, rttNanoseconds: rtt) }
+            // Nodes that are new may be under a word that stands already.
+            apply(state.reconcileWords(now: .now()))
             return (next, moved)
         }
         router.configure(configuration, logger: logger)
@@ -99,46 +108,6 @@ package final class FleetService: Sendable {
         }
         for node in moved { logger.info("a node moved and is warming", metadata: ["node": "\(node)"]) }
         return next
-    }
-
-    /// Every configured node, in the order of the configuration.
-    package func nodes() -> [NodeStatus] {
-        let configured = state.withLock { $0.nodes }
-        return router.status(now: .now()).compactMap { status in
-            guard let node = configured[status.id] else { return nil }
-            let state: NodeStatus.State =
-                switch status.state {
-                case .ready: .ready
-                case .warming: .warming
-                case .unhealthy: .unhealthy
-                case .cordoned: .cordoned
-                case .draining: .draining
-                case .curtailed: .curtailed
-                }
-            return NodeStatus(
-                id: node.id, site: node.site, engine: node.engine, models: node.models.map(\.model), state: state,
-                inflightRequests: status.inflightRequests, inflightTokens: status.inflightTokens,
-                prefillTokensPerSecond: status.prefillTokensPerSecond, firstTokenSeconds: status.firstTokenSeconds)
-        }
-    }
-
-    /// Stores the operator's word, then makes it true here at once; other replicas read it within a second.
-    ///
-    /// - Throws: `notFound` for a node that is not configured, `storeUnavailable` (the word may have been stored).
-    package func setCordoned(_ isCordoned: Bool, node: NodeID) async throws(OperatorFailure) {
-        guard state.withLock({ $0.nodes[node] != nil }) else {
-            throw OperatorFailure(.notFound, "no node is called \(node): 'tollgate node list' shows them")
-        }
-        do throws(OperatorWordFailure) {
-            try await words.setCordoned(isCordoned, node: node)
-        } catch {
-            throw OperatorFailure(.storeUnavailable, "the word on \(node) could not be stored: \(error.description)")
-        }
-        state.withLock { state in
-            state.wordSaid(isCordoned, node: node)
-            router.setCordoned(isCordoned, node: node)
-        }
-        logger.info(isCordoned ? "a node is cordoned" : "a node is uncordoned", metadata: ["node": "\(node)"])
     }
 
     /// Looks after the fleet until its task is cancelled.
@@ -177,8 +146,9 @@ package final class FleetService: Sendable {
     private func probeOnce(_ id: NodeID) async {
         let (node, address) = state.withLock { ($0.nodes[id], $0.probeAddress(of: id)) }
         let finding: ProbeFinding
+        var roundTrip: Int64?
         if let node, let address {
-            finding = await probe.run(node, at: address)
+            (finding, roundTrip) = await probe.measured(node, at: address)
         } else {
             finding = ProbeFinding(result: .failed, reason: "its name does not resolve")
         }
@@ -190,6 +160,11 @@ package final class FleetService: Sendable {
             // A probe of the address that the node had before a reload says nothing of the new one.
             let isCurrent = state.nodes[id]?.url == node?.url
             let change = isCurrent ? router.probed(id, finding.result, now: now) : nil
+            if isCurrent, finding.result == .healthy, let roundTrip {
+                for (node, rtt) in state.measured(id, roundTrip, now: now) {
+                    router.measured(node, rttNanoseconds: rtt)
+                }
+            }
             let isReady = change?.after == .ready
             state.schedule.probeEnded(
                 id, interval: isReady ? timings.probeInterval : timings.probeIntervalUnready,
@@ -243,45 +218,6 @@ package final class FleetService: Sendable {
             logger.warning("a node's name does not resolve; its last addresses stay", metadata: ["reason": "\(reason)"])
         } else {
             logger.info("a node's name resolves again", metadata: ["host": "\(host)"])
-        }
-    }
-
-    // MARK: Words
-
-    private func readWords() async {
-        while !Task.isCancelled {
-            let (asked, revision) = state.withLock { ($0.order, $0.wordRevision) }
-            var failure: OperatorWordFailure?
-            var answer: Set<NodeID>?
-            do throws(OperatorWordFailure) {
-                answer = try await words.cordoned(among: asked)
-            } catch {
-                failure = error
-            }
-            guard !Task.isCancelled else { return }
-            let (changed, isNews) = state.withLock { state in
-                let isNews = state.storeFailing(failure != nil)
-                guard let answer else {
-                    state.schedule.wordsAsked(asked)
-                    return ([(NodeID, isCordoned: Bool)](), isNews)
-                }
-                let changed = state.wordsRead(answer, asked: asked, revision: revision)
-                for (node, isCordoned) in changed { router.setCordoned(isCordoned, node: node) }
-                return (changed, isNews)
-            }
-            for (node, isCordoned) in changed {
-                logger.info(isCordoned ? "a node is cordoned" : "a node is uncordoned", metadata: ["node": "\(node)"])
-            }
-            if isNews {
-                if let failure {
-                    logger.warning(
-                        "operators' words cannot be read; the last ones stay", metadata: ["reason": "\(failure)"])
-                } else {
-                    logger.info("operators' words can be read again")
-                }
-            }
-            let jitter = Double.random(in: 0.8..<1.2)
-            try? await Task.sleep(for: .nanoseconds(Int64(Double(timings.wordInterval.nanoseconds) * jitter)))
         }
     }
 }

@@ -13,10 +13,11 @@ struct FleetState: Sendable {
 
     private(set) var nodes: [NodeID: NodeConfiguration] = [:]
     private(set) var order: [NodeID] = []
-    private(set) var cordoned: Set<NodeID> = []
+    /// In the order of the configuration.
+    var sites: [SiteConfiguration] = []
+    var words = WordKeeper()
+    private(set) var roundTrips = SiteRoundTrips()
     var schedule = ProbeSchedule()
-    /// Raised by each word said here: what was read of the store before it is stale.
-    private(set) var wordRevision = 0
     private var hosts: [String: Host] = [:]
     private var failingStore = false
     /// Which of a node's addresses its next probe uses.
@@ -35,8 +36,9 @@ struct FleetState: Sendable {
                 oldHosts[node.url.host]
                 ?? Host(addresses: literal.map { [$0] } ?? [], dueAt: now, isLiteral: literal != nil)
         }
-        cordoned.formIntersection(order)
         probeTurns = probeTurns.filter { nodes[$0.key] != nil }
+        roundTrips.keep(
+            { nodes[$0] != nil && nodes[$0]?.url == old[$0]?.url }, sites: Set(configurations.map(\.site)))
         let unresolved = configurations.filter { hosts[$0.url.host]?.addresses.isEmpty ?? true }
         schedule.nodesReplaced(order, needsAddress: Set(unresolved.map(\.id)), now: now)
         return order.filter { id in
@@ -88,26 +90,27 @@ struct FleetState: Sendable {
         return (isNew ? behind : [], failureChanged)
     }
 
-    // MARK: Operators' words
+    // MARK: Round trips
 
-    /// The word took effect here: whatever a read that began before brings is stale.
-    mutating func wordSaid(_ isCordoned: Bool, node: NodeID) {
-        wordRevision += 1
-        if isCordoned { cordoned.insert(node) } else { cordoned.remove(node) }
+    /// - Returns: What to tell the router of which nodes.
+    mutating func measured(_ node: NodeID, _ sample: Int64, now: MonotonicTime) -> [(NodeID, Int64)] {
+        guard let site = nodes[node]?.site else { return [] }
+        let beside = nodes.values.lazy.filter { $0.site == site }.map(\.id)
+        guard let rtt = roundTrips.measured(node, at: site, sample, nodes: beside, now: now) else { return [] }
+        return beside.map { ($0, rtt) }
     }
 
-    /// - Parameters:
-    ///   - asked: The nodes that the read was about.
-    ///   - revision: ``wordRevision`` when it began; a stale read is dropped.
-    /// - Returns: The nodes whose word changed.
-    mutating func wordsRead(_ answer: Set<NodeID>, asked: [NodeID], revision: Int) -> [(NodeID, isCordoned: Bool)] {
-        guard revision == wordRevision else { return [] }
-        schedule.wordsAsked(asked)
-        let changed = asked.filter { nodes[$0] != nil && answer.contains($0) != cordoned.contains($0) }
-        for node in changed {
-            if answer.contains(node) { cordoned.insert(node) } else { cordoned.remove(node) }
-        }
-        return changed.map { ($0, answer.contains($0)) }
+    /// What the router was told of the nodes' round trips: a new fleet begins with those configured.
+    var toldRoundTrips: [(NodeID, Int64)] {
+        nodes.values.compactMap { node in roundTrips.told[node.site].map { (node.id, $0) } }
+    }
+
+    // MARK: Operators' words
+
+    /// The nodes that stand otherwise than the router was told. Nodes that left are forgotten: a node that comes again
+    /// is a new one to the router.
+    mutating func reconcileWords(now: MonotonicTime) -> [WordKeeper.Change] {
+        words.reconcile(order.compactMap { id in nodes[id].map { (id, $0.site) } }, now: now)
     }
 
     /// - Returns: Whether that is news.

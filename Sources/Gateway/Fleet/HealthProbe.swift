@@ -26,7 +26,20 @@ package struct HealthProbe: Sendable {
     }
 
     package func run(_ node: NodeConfiguration, at address: SocketAddress) async -> ProbeFinding {
-        switch await query.get(node.engine == .openai ? "/v1/models" : "/health", from: node, at: address) {
+        await measured(node, at: address).finding
+    }
+
+    /// - Returns: Also the time from the request to the head of its answer; nil where none came.
+    package func measured(
+        _ node: NodeConfiguration, at address: SocketAddress
+    ) async -> (finding: ProbeFinding, roundTripNanoseconds: Int64?) {
+        let path = node.engine == .openai ? "/v1/models" : "/health"
+        let outcome = await query.exchange(path, from: node, at: address)
+        return (finding(outcome.answer), outcome.roundTripNanoseconds)
+    }
+
+    private func finding(_ answer: NodeQuery.Answer) -> ProbeFinding {
+        switch answer {
         case .failed(let reason): return ProbeFinding(result: .failed, reason: reason)
         case .answered(let status, let body):
             if (200..<300).contains(status.code) {

@@ -10,7 +10,7 @@ import Darwin
 
 /// Turns node names into addresses, off the event loops: `getaddrinfo` blocks for as long as the name servers please.
 package struct HostResolver: Sendable {
-    /// How many addresses of one name are used.
+    /// How many addresses of one name are used, unless told otherwise.
     package static let addressesMax = 16
 
     private let threads: NIOThreadPool
@@ -29,7 +29,9 @@ package struct HostResolver: Sendable {
     ///
     /// - Returns: The name's addresses in the system's order of preference, at port 0, each once.
     /// - Throws: ``HostResolutionFailure``.
-    package func resolve(_ host: String) async throws(HostResolutionFailure) -> [SocketAddress] {
+    package func resolve(
+        _ host: String, countMax: Int = addressesMax
+    ) async throws(HostResolutionFailure) -> [SocketAddress] {
         if let literal = Self.literal(host) { return [literal] }
         let answer = OneAnswer()
         return try await withTaskCancellationHandler {
@@ -37,7 +39,7 @@ package struct HostResolver: Sendable {
                 guard answer.awaited(by: continuation) else { return }
                 threads.submit { state in
                     guard state == .active else { return answer.give(.failure(.givenUp(host))) }
-                    answer.give(Result { () throws(HostResolutionFailure) in try Self.resolveBlocking(host) })
+                    answer.give(Result { () throws(HostResolutionFailure) in try Self.resolveBlocking(host, countMax) })
                 }
             }
         } onCancel: {
@@ -85,7 +87,9 @@ package struct HostResolver: Sendable {
         }
     }
 
-    private static func resolveBlocking(_ host: String) throws(HostResolutionFailure) -> [SocketAddress] {
+    private static func resolveBlocking(_ host: String, _ countMax: Int) throws(HostResolutionFailure)
+        -> [SocketAddress]
+    {
         var hints = addrinfo()
         #if canImport(Glibc)
         hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
@@ -102,7 +106,7 @@ package struct HostResolver: Sendable {
         defer { freeaddrinfo(first) }
         var addresses: [SocketAddress] = []
         var next: UnsafeMutablePointer<addrinfo>? = first
-        while let entry = next?.pointee, addresses.count < addressesMax {
+        while let entry = next?.pointee, addresses.count < countMax {
             next = entry.ai_next
             guard let pointer = UnsafeRawPointer(entry.ai_addr) else { continue }
             let address: SocketAddress

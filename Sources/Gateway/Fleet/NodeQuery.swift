@@ -1,6 +1,8 @@
+import Domain
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import NIOTLS
 
 #if canImport(Glibc)
 import Glibc
@@ -17,6 +19,12 @@ struct NodeQuery: Sendable {
         case failed(String)
     }
 
+    /// An answer, and how long its head took from when the request was written; nil where none came.
+    struct Outcome: Hashable, Sendable {
+        var answer: Answer
+        var roundTripNanoseconds: Int64?
+    }
+
     let eventLoop: any EventLoop
     /// Bounds the whole exchange, connecting included.
     let timeout: Duration
@@ -27,7 +35,12 @@ struct NodeQuery: Sendable {
 
     /// - Parameter path: Below the node's own base path.
     func get(_ path: String, from node: NodeConfiguration, at address: SocketAddress) async -> Answer {
-        let promise = eventLoop.makePromise(of: Answer.self)
+        await exchange(path, from: node, at: address).answer
+    }
+
+    /// The same, with how long it took.
+    func exchange(_ path: String, from node: NodeConfiguration, at address: SocketAddress) async -> Outcome {
+        let promise = eventLoop.makePromise(of: Outcome.self)
         let timeout = TimeAmount.nanoseconds(timeout.nanoseconds)
         let request = Self.request(path, to: node)
         let tls = node.tls
@@ -43,8 +56,8 @@ struct NodeQuery: Sendable {
                 }
             }
             .connect(to: address)
-            .whenFailure { error in promise.succeed(.failed(Self.reason(of: error))) }
-        return (try? await promise.futureResult.get()) ?? .failed("the question was given up")
+            .whenFailure { error in promise.succeed(Outcome(answer: .failed(Self.reason(of: error)))) }
+        return (try? await promise.futureResult.get()) ?? Outcome(answer: .failed("the question was given up"))
     }
 
     private static func request(_ path: String, to node: NodeConfiguration) -> HTTPRequestHead {
@@ -75,13 +88,17 @@ private final class NodeQueryHandler: ChannelInboundHandler {
     private let query: NodeQuery
     private let request: HTTPRequestHead
     private let deadline: NIODeadline
-    private var promise: EventLoopPromise<NodeQuery.Answer>?
+    private var promise: EventLoopPromise<NodeQuery.Outcome>?
+    /// When the request was written: over TLS, once the handshake let it pass.
+    private var writtenAt: MonotonicTime?
+    private var roundTripNanoseconds: Int64?
     private var timer: Scheduled<Void>?
     private var status: HTTPResponseStatus?
     private var body = ByteBuffer()
 
     init(
-        _ query: NodeQuery, request: HTTPRequestHead, deadline: NIODeadline, promise: EventLoopPromise<NodeQuery.Answer>
+        _ query: NodeQuery, request: HTTPRequestHead, deadline: NIODeadline,
+        promise: EventLoopPromise<NodeQuery.Outcome>
     ) {
         self.query = query
         self.request = request
@@ -93,14 +110,21 @@ private final class NodeQueryHandler: ChannelInboundHandler {
         timer = context.eventLoop.assumeIsolated().scheduleTask(deadline: deadline) {
             self.complete(self.answer ?? .failed("no answer in time"), context)
         }
+        writtenAt = .now()
         context.write(wrapOutboundOut(.head(request)), promise: nil)
         context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if case .handshakeCompleted? = event as? TLSUserEvent { writtenAt = .now() }
+        context.fireUserInboundEventTriggered(event)
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         switch unwrapInboundIn(data) {
         case .head(let head):
             status = head.status
+            roundTripNanoseconds = writtenAt.map { MonotonicTime.now().nanoseconds(since: $0) }
             if !query.wantsBody(head.status), let answer { complete(answer, context) }
         case .body(var part):
             guard promise != nil else { return }
@@ -128,7 +152,7 @@ private final class NodeQueryHandler: ChannelInboundHandler {
         self.promise = nil
         timer?.cancel()
         timer = nil
-        promise.succeed(answer)
+        promise.succeed(NodeQuery.Outcome(answer: answer, roundTripNanoseconds: roundTripNanoseconds))
         context.close(promise: nil)
     }
 }

@@ -91,6 +91,17 @@ package final class SharedRouter: Sendable {
         admitWaiting(now: .now())
     }
 
+    package func setDraining(_ isDraining: Bool, node: NodeID) {
+        router.withLock { $0.setDraining(isDraining, node: node) }
+        admitWaiting(now: .now())
+    }
+
+    /// The node runs at `share` of its power, or until `endsAt` and then not at all.
+    package func curtailed(_ node: NodeID, to share: Double, endsAt: MonotonicTime?) {
+        router.withLock { $0.curtailed(node, to: share, endsAt: endsAt, now: .now()) }
+        admitWaiting(now: .now())
+    }
+
     package func serverReplaced(_ node: NodeID) {
         router.withLock { $0.serverReplaced(node) }
     }
@@ -109,6 +120,16 @@ package final class SharedRouter: Sendable {
 
     /// Every node, in the operator's order.
     package func status(now: MonotonicTime) -> [RoutingNodeStatus] { router.withLock { $0.status(now: now) } }
+
+    /// More of one node; nil where it is not in the fleet.
+    package func detail(of node: NodeID, now: MonotonicTime) -> RoutingNodeDetail? {
+        router.withLock { $0.detail(of: node, now: now) }
+    }
+
+    /// The node's round trip was measured.
+    package func measured(_ node: NodeID, rttNanoseconds: Int64) {
+        router.withLock { $0.measured(node, rttNanoseconds: rttNanoseconds, now: .now()) }
+    }
 
     /// Whether a node outside `excluded` takes requests for the model now.
     package func takesRequests(

@@ -43,6 +43,11 @@ struct AnyPolicy: Sendable {
         name == .predictedCost ? predictedCost.prefillTokensPerSecond(node) : nil
     }
 
+    /// Predicted for one request more; nil where the policy does not learn it.
+    func decodeStepSeconds(_ node: Int) -> Double? {
+        name == .predictedCost ? Double(predictedCost.table.step[node]) : nil
+    }
+
     /// How long a node is behind; 0 where the policy does not predict it.
     func waitSeconds(_ node: Int, stepSecondsMax: Double, now: MonotonicTime) -> Double {
         guard name == .predictedCost else { return 0 }

@@ -64,10 +64,15 @@ final class GatewayUnderTest: @unchecked Sendable {
 
     /// Starts the gateway again on the same files, after ``kill()`` or a stop.
     func restart() async throws {
+        try relaunch()
+        try await waitUntilReady()
+    }
+
+    /// The same without waiting.
+    func relaunch() throws {
         process.end(SIGKILL)
         starts += 1
         process = try Self.launch(directory, number: starts, plan)
-        try await waitUntilReady()
     }
 
     /// `kill -9`, and the end of the process.
