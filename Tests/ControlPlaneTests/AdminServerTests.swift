@@ -318,7 +318,7 @@ import Testing
     @Test func anUnknownMemberIsNamed() async throws {
         try await Harness.run { server in
             let reply = try await server.send("POST", "/admin/v1/keys", #"{"org":"acme","rpn":5}"#)
-            #expect(reply.text.contains("Unknown member 'rpn'; known are org, name, rpm, tpm, concurrency, models."))
+            #expect(reply.text.contains("Unknown member 'rpn'; known are org, name, rpm, tpm, concurrency, models, region."))
             let suspend = try await server.send("POST", "/admin/v1/orgs/acme/suspend", #"{"why":"x"}"#)
             #expect(suspend.status == 400)
             let query = try await server.send("GET", "/admin/v1/orgs?limit=3")

@@ -1,6 +1,7 @@
 import Domain
 import Foundation
 import JSON
+import Simulator
 import Testing
 
 /// Requests that wait in the gateway while no node has room.
@@ -295,5 +296,50 @@ import Testing
         #expect(statuses == [200, 200, 200])
         #expect(good.order.count == 3 && good.order[2] == "three", "\(good.order)")
         _ = try await customer.books(settles: 3)
+    }
+
+    /// Many clients on several loops, some of whom leave whenever: room that is made is always taken, and all of it is given
+    /// back.
+    @Test func nothingIsLostWhileManyComeAndGo() async throws {
+        let node = try await SimulatedNode.serving("m", fault: "first_token:2ms")
+        var plan = GatewayPlan()
+        plan.loops = 4
+        plan.serve("m", port: node.port)
+        plan.nodes[0].concurrency = 2
+        let gateway = try await GatewayUnderTest.start(plan)
+        let customers = [try await Customer.create(on: gateway), try await Customer.create(on: gateway)]
+        let keys = customers.map(\.key)
+        let port = gateway.port
+        let answered = try await withThrowingTaskGroup(of: Int.self) { group in
+            for client in 0..<24 {
+                group.addTask {
+                    try await blocking {
+                        var answered = 0
+                        for turn in 0..<20 {
+                            let wire = try Wire(port: port)
+                            try wire.send(.chat("m", key: keys[client % 2], stream: turn % 2 == 0, tokens: 2))
+                            // Every third leaves: some before they are let in, some while they wait, some later.
+                            if (client + turn) % 3 == 0 {
+                                _ = wire.isSilent(for: .milliseconds((client * 7 + turn * 3) % 20))
+                                wire.close()
+                            } else {
+                                answered += try wire.response().status == 200 ? 1 : 0
+                            }
+                        }
+                        return answered
+                    }
+                }
+            }
+            return try await group.reduce(0, +)
+        }
+        #expect(answered == 320)
+        try await until("all to have gone") { try await gateway.gauge("tollgate_requests_open") == 0 }
+        #expect(try await gateway.gauge("tollgate_queue_length") == 0)
+        #expect(try await gateway.gauge("tollgate_illegal_events_total") == 0)
+        let metrics = try await Metrics(gateway.metrics())
+        #expect(metrics.value("tollgate_inflight_requests") == 0)
+        for customer in customers { try await customer.waitUntilNothingIsHeld() }
+        // And nothing of them is left in the books by which turns go.
+        for key in keys { #expect(try await gateway.ask(.chat("m", key: key)).status == 200) }
     }
 }

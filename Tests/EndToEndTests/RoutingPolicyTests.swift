@@ -104,4 +104,21 @@ import Testing
         #expect(answer.status == 200)
         #expect(answer.header("x-tollgate-routing") == nil)
     }
+
+    @Test func theDebugLogSaysWhyAndNothingOfThePrompt() async throws {
+        let node = try await SimulatedNode.serving("m")
+        var plan = GatewayPlan()
+        plan.environment = ["TOLLGATE_LOG_LEVEL": "debug"]
+        plan.serve("m", port: node.port)
+        let gateway = try await GatewayUnderTest.start(plan)
+        let customer = try await Customer.create(on: gateway)
+        let answer = try await gateway.ask(.chat("m", key: customer.key, prompt: "The secret heliotrope."))
+        #expect(answer.status == 200)
+        #expect(answer.header("x-tollgate-routing") == nil)
+        let line = try await eventually("the line") {
+            gateway.log.split(separator: "\n").first { $0.contains("routed") && $0.contains(answer.requestID) }
+        }
+        #expect(line.contains("node=node-m") && line.contains("cost=0.") && line.contains("runner_up=none"), "\(line)")
+        #expect(!gateway.log.contains("heliotrope"))
+    }
 }

@@ -27,6 +27,15 @@ private let length = ("Content-Length", "10")
         #expect(incoming.route == .found(.chatCompletions, argument: nil))
     }
 
+    @Test(
+        arguments: [
+            ("600", 600), ("5.5", 5.5), ("0", nil), ("-1", nil), ("nan", nil), ("inf", nil), ("1e9", nil),
+            ("NOT_GIVEN", nil), ("10000000000000000000", nil),
+        ] as [(String, Double?)])
+    func aClientSaysHowLongItWaits(value: String, seconds: Double?) {
+        #expect(head([host, length, ("X-Stainless-Timeout", value)]).timeoutSeconds == seconds)
+    }
+
     @Test(arguments: [
         ([length], Failure.Code.malformedRequest), ([host, host, length], .malformedRequest),
         ([host], .lengthRequired), ([host, length, ("Transfer-Encoding", "chunked")], .malformedRequest),

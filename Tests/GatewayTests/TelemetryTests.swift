@@ -128,7 +128,7 @@ private func render(_ shards: [MetricsShard], _ gauges: MetricsGauges = MetricsG
             nodes: [node], reservationsOpen: 5, journalUnsyncedCharges: 6, accessLogDropped: 7, isReady: false,
             spending: spending))
     #expect(exposition.problems == [])
-    #expect(exposition.types.count == 38)
+    #expect(exposition.types.count == 41)
     #expect(exposition["tollgate_orgs_stopped", [:]] == 1)
     #expect(exposition["tollgate_charges_unjournaled_total", [:]] == 2)
     #expect(exposition["tollgate_charge_shortfalls_total", [:]] == 3)

@@ -38,4 +38,31 @@ struct RouterAvailabilityTests {
         #expect(request.excluded.count == 1)
         #expect(router.decide(request) == .refuse(.allUnhealthy))
     }
+
+    /// A node that takes longer than the objective for one answer alone: waiting would make it no faster, and nobody would
+    /// ever be served.
+    @Test func aNodeThatIsSlowByItselfIsNotSaturated() throws {
+        let router = RouterUnderTest.ready([node("a")], policy: .predictedCost)
+        for round in 0..<30 {
+            let start = 1 + Double(round) * 100
+            let assignment = try #require(router.assign(request(), now: start))
+            router.start(assignment, now: start)
+            router.firstToken(assignment, now: start + 0.5)
+            let usage = TokenUsage(promptTokens: 100, cachedTokens: 0, completionTokens: 101)
+            router.finish(assignment, usage: usage, now: start + 50.5)
+        }
+        #expect(router.leastWait(request(), now: 5_000) == 0)
+        for _ in 0..<8 {
+            let assignment = try #require(router.assign(request(), now: 5_000))
+            router.start(assignment, now: 5_000)
+            router.firstToken(assignment, now: 5_000.5)
+        }
+        #expect(router.leastWait(request(), now: 5_001) < 3)
+        for _ in 0..<50 {
+            let assignment = try #require(router.assign(request(), now: 5_001))
+            router.start(assignment, now: 5_001)
+            router.firstToken(assignment, now: 5_001.5)
+        }
+        #expect(router.leastWait(request(), now: 5_002) == .infinity)
+    }
 }

@@ -36,6 +36,7 @@ package struct AdmissionQueue: Sendable {
     private var rate: Double
     private var rateSince: MonotonicTime?
     private var rateCost = 0.0
+    private var hopelessNext = 0
 
     /// - Parameter costPerSecond: What the fleet may be expected to take, until it has been seen.
     package init(limits: AdmissionLimits = AdmissionLimits(), costPerSecond: Double = 10_000) {
@@ -219,13 +220,20 @@ package struct AdmissionQueue: Sendable {
         if isEmpty { rateSince = nil }
     }
 
-    /// Those that wait in vain as things stand: the last of each org, while it would be served after its deadline. Forgotten;
+    /// Those that wait in vain as things stand: the last of an org, while it would be served after its deadline. Forgotten;
     /// each is to be refused, when it would have been served later than its deadline by so much.
+    ///
+    /// Looks at ``hopelessOrgsMax`` orgs of each class at a time, the next ones at the next call.
     package mutating func hopeless(now: MonotonicTime) -> [(ticket: AdmissionTicket, retryAfterSeconds: Int)] {
         var found: [(ticket: AdmissionTicket, retryAfterSeconds: Int)] = []
         for priority in classes.indices {
-            for org in classes[priority].waiting {
-                while let index = classes[priority].last(of: org, places), let request = places[index] {
+            let orgs = classes[priority].waiting
+            for offset in 0..<min(orgs.count, Self.hopelessOrgsMax) {
+                let org = orgs[(hopelessNext + offset) % orgs.count]
+                for _ in 0..<Self.hopelessDropsMax {
+                    guard let index = classes[priority].last(of: org, places), let request = places[index] else {
+                        break
+                    }
                     // Its own cost is among what is ahead of it, once it is in the queue.
                     let late =
                         waitSeconds(for: request, now: now) - request.cost / rate(now: now)
@@ -236,9 +244,14 @@ package struct AdmissionQueue: Sendable {
                 }
             }
         }
+        hopelessNext = (hopelessNext + Self.hopelessOrgsMax) % (1 << 20)
         return found
     }
 
+    /// Each costs a walk over all orgs that wait.
+    private static let hopelessOrgsMax = 16
+    /// Of one org at a time: each costs a walk over all that it has waiting.
+    private static let hopelessDropsMax = 32
     /// A prediction errs by this much without anybody being refused who was let in.
     private static let hopelessSeconds = 1.0
 

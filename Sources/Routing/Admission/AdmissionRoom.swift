@@ -34,6 +34,8 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
         var isEmpty: Bool { queued.isEmpty && returned.isEmpty }
     }
 
+    /// Until something has been seen to leave, all that is with the nodes may at any moment.
+    private static var costPerSecondUnseen: Double { 1e9 }
     /// Lanes that nothing is in are forgotten beyond this.
     private static var idleLanesMax: Int { 1_024 }
 
@@ -113,7 +115,7 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
 
     private mutating func open(_ lane: AdmissionLane) -> Dictionary<AdmissionLane, Lane>.Index {
         if lanes.count >= Self.idleLanesMax { lanes = lanes.filter { !($0.value.isEmpty && $0.value.queue.isIdle) } }
-        lanes[lane] = Lane(queue: AdmissionQueue(limits: limits))
+        lanes[lane] = Lane(queue: AdmissionQueue(limits: limits, costPerSecond: Self.costPerSecondUnseen))
         return lanes.index(forKey: lane) ?? lanes.startIndex
     }
 

@@ -58,7 +58,8 @@ final class GatewayUnderTest: @unchecked Sendable {
     private static func launch(_ directory: String, number: Int, _ plan: GatewayPlan) throws -> TollgateProcess {
         try TollgateProcess(
             arguments: ["serve", "--config", "\(directory)/tollgate.yaml"],
-            environment: ["TOLLGATE_PEPPER": "p1:\(pepper)", "E2E_ADMIN_TOKEN": adminToken],
+            environment: ["TOLLGATE_PEPPER": "p1:\(pepper)", "E2E_ADMIN_TOKEN": adminToken]
+                .merging(plan.environment) { $1 },
             directory: directory, name: "gateway-\(number)")
     }
 
@@ -226,6 +227,8 @@ struct GatewayPlan {
     /// Whole sections, as YAML lines.
     var sections: [String] = []
     var loops = 2
+    /// Of the gateway, besides what every one is given.
+    var environment: [String: String] = [:]
     var sites: [(id: String, region: String)] = [("here", "test"), ("there", "test")]
 
     /// Adds a node that serves one model of its own, under the same id and another name upstream.
