@@ -172,6 +172,23 @@ extension GatewayUnderTest {
         #expect((try sites.json()[0]?["rtt_measured_seconds"]?.double ?? 9) < 1)
     }
 
+    @Test func aSiteThatWillLoseItsPowerTakesWhatEndsBefore() async throws {
+        let setup = try await start(policy: "predicted_cost")
+        let gateway = setup.gateway
+        _ = try await gateway.command("node", "cordon", "fast")
+        let announced = try await gateway.command("site", "curtail", "here", "--to", "0%", "--in", "10m", "--json")
+        #expect(try announced.json()["state"]?.string == "announced")
+        #expect(try announced.json()["power_percent"]?.double == 100)
+        #expect(try await gateway.nodeStates()["slow"] == "curtailed")
+        #expect(try await gateway.ask(.chat("m", key: setup.customer.key, tokens: 2)).status == 200)
+        // Nothing ends in no time; from then on there is no power.
+        _ = try await gateway.command("site", "curtail", "here", "--to", "0%", "--in", "1ms")
+        #expect(try await gateway.ask(.chat("m", key: setup.customer.key, tokens: 2)).status == 503)
+        _ = try await gateway.command("site", "restore", "here")
+        #expect(try await gateway.ask(.chat("m", key: setup.customer.key, tokens: 2)).status == 200)
+        _ = try await setup.customer.books(settles: 2)
+    }
+
     @Test func wrongUsageSaysWhatToWriteAndUnknownNamesWhatThereIs() async throws {
         let setup = try await start()
         let gateway = setup.gateway

@@ -117,36 +117,39 @@ struct RedisNodeStoreTests {
         let session = try await RedisSession.connect(
             RedisConfiguration(url: try RedisURL(redis.url)), on: NIOSingletons.posixEventLoopGroup.any())
         let store = RedisNodeStore(session: session)
-        let empty = try #require(try await store.nodes(since: nil))
+        let empty = try #require(try await store.nodes(since: nil, mayExpire: true))
         #expect(empty.nodes.isEmpty)
-        #expect(try await store.nodes(since: empty.version) == nil)
+        #expect(try await store.nodes(since: empty.version, mayExpire: true) == nil)
 
         let added = try stored(proposal("added"))
         let registered = try stored(proposal("registered"), .registered)
         #expect(try await store.put(added, lifetime: nil) == .created)
         #expect(try await store.put(added, lifetime: nil) == .renewed)
         #expect(try await store.put(registered, lifetime: .seconds(60)) == .created)
-        let both = try #require(try await store.nodes(since: empty.version))
+        let both = try #require(try await store.nodes(since: empty.version, mayExpire: true))
         #expect(both.nodes == [added, registered])
 
         // Neither takes the other's name.
         #expect(try await store.put(try stored(proposal("added"), .registered), lifetime: .seconds(60)) == .taken)
         #expect(try await store.put(try stored(proposal("registered")), lifetime: nil) == .taken)
-        #expect(try await store.nodes(since: both.version) == nil)
+        #expect(try await store.nodes(since: both.version, mayExpire: true) == nil)
 
         let moved = try stored(proposal("registered", url: "http://10.0.0.10:8000"), .registered)
         #expect(try await store.put(moved, lifetime: .milliseconds(1)) == .changed)
-        let changed = try await store.nodes(since: both.version)
+        // Its time is over by now; who may not say so leaves it there.
+        let changed = try await store.nodes(since: both.version, mayExpire: false)
+        #expect(changed?.nodes.count == 2)
         #expect(changed?.nodes.first { $0.id == added.id } == added)
-        // Its time is over by the next look at the latest.
-        while try await store.nodes(since: nil)?.nodes != [added] { try await Task.sleep(for: .milliseconds(2)) }
+        while try await store.nodes(since: nil, mayExpire: true)?.nodes != [added] {
+            try await Task.sleep(for: .milliseconds(2))
+        }
         #expect(try await session.command("ZCARD", "tg:{fleet}:heartbeats").int64 == 0)
 
         _ = try await session.command("HSET", "tg:{fleet}", "cordon:added", "1")
         #expect(try await store.remove(added.id))
         #expect(try await store.remove(added.id) == false)
         #expect(try await session.command("EXISTS", "tg:{fleet}").int64 == 0)
-        #expect(try await store.nodes(since: nil)?.nodes == [])
+        #expect(try await store.nodes(since: nil, mayExpire: true)?.nodes == [])
         await session.close()
         redis.stop()
     }
@@ -199,6 +202,23 @@ struct DiscoveryTests {
         #expect(names(state) == ["10.0.0.1:8000", "10.0.0.2:8000"])
         state.configured([], now: at(40))
         #expect(names(state) == [])
+    }
+
+    @Test func namesAreResolvedAFewAtATimeThoseThatWaitedLongestFirst() {
+        var state = DiscoveryState()
+        let entries = (0..<5).map { number in
+            DNSDiscovery(
+                name: "name-\(number)", port: 1, site: SiteID(unchecked: "austin"), engine: .vllm)
+        }
+        state.configured(entries, now: at(0))
+        #expect(state.take(now: at(0)) == [entries[0], entries[1]])
+        #expect(state.take(now: at(1)) == [])
+        _ = state.resolved(entries[0], [], now: at(1))
+        // The one that was asked comes after those that were not.
+        #expect(state.take(now: at(60)) == [entries[2]])
+        _ = state.resolved(entries[1], nil, now: at(60))
+        _ = state.resolved(entries[2], [], now: at(60))
+        #expect(state.take(now: at(61)) == [entries[3], entries[4]])
     }
 
     @Test func aNodeThatNamesItsModelsItselfIsOneOnceItHas() {

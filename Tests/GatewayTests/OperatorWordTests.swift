@@ -37,7 +37,8 @@ struct WordKeeperTests {
         change(&words)
         let number = keeper.readBegins()
         return keeper.read(
-            OperatorWordsReading(words: words, storeTime: wall(now + Self.ahead)), number: number, now: at(now))
+            OperatorWordsReading(words: words, storeTime: wall(now + Self.ahead)), number: number, began: at(now),
+            now: at(now))
     }
 
     @Test func readsThatBeganBeforeAWordWasSaidAreDropped() {
@@ -48,16 +49,16 @@ struct WordKeeperTests {
         words.cordoned = [a]
         let nothing = OperatorWordsReading(words: OperatorWords(), storeTime: wall(0))
         let cordoned = OperatorWordsReading(words: words, storeTime: wall(0))
-        let first = keeper.read(cordoned, number: late, now: at(0))
+        let first = keeper.read(cordoned, number: late, began: at(0), now: at(0))
         #expect(first)
         // Began earlier and ended later.
-        let second = keeper.read(nothing, number: early, now: at(1))
+        let second = keeper.read(nothing, number: early, began: at(1), now: at(1))
         #expect(!second && keeper.words.cordoned == [a])
         let before = keeper.readBegins()
         keeper.wordSaid()
-        let third = keeper.read(nothing, number: before, now: at(2))
+        let third = keeper.read(nothing, number: before, began: at(2), now: at(2))
         #expect(!third && keeper.words.cordoned == [a])
-        let fourth = keeper.read(nothing, number: keeper.readBegins(), now: at(3))
+        let fourth = keeper.read(nothing, number: keeper.readBegins(), began: at(3), now: at(3))
         #expect(fourth && keeper.words.cordoned == [])
     }
 
@@ -121,13 +122,28 @@ struct WordKeeperTests {
         let number = keeper.readBegins()
         // Answered 30 ms late.
         _ = keeper.read(
-            OperatorWordsReading(words: keeper.words, storeTime: wall(Self.ahead + 100)), number: number, now: at(130))
+            OperatorWordsReading(words: keeper.words, storeTime: wall(Self.ahead + 100)), number: number,
+            began: at(100),
+            now: at(130))
         #expect(keeper.reconcile([(a, austin)], now: at(130)) == [])
+        // Whatever the delays before, what has started by the store's clock has started.
+        var slow = WordKeeper()
+        _ = slow.read(
+            OperatorWordsReading(words: OperatorWords(), storeTime: wall(Self.ahead)), number: slow.readBegins(),
+            began: at(0), now: at(40))
+        var words = OperatorWords()
+        words.curtailed[austin] = Curtailment(permille: 400, startsAt: wall(Self.ahead + 50), endsAt: nil)
+        _ = slow.read(
+            OperatorWordsReading(words: words, storeTime: wall(Self.ahead + 50)), number: slow.readBegins(),
+            began: at(50), now: at(51))
+        #expect(slow.standing(of: a, site: austin, now: at(51)).permille == 400)
         // A clock that was set is followed.
         let later = keeper.readBegins()
         _ = keeper.read(
-            OperatorWordsReading(words: keeper.words, storeTime: wall(Self.ahead - 5_000)), number: later, now: at(200))
-        #expect(keeper.reconcile([(a, austin)], now: at(200)).map(\.after.endsAt) == [at(5_700)])
+            OperatorWordsReading(words: keeper.words, storeTime: wall(Self.ahead - 5_000)), number: later,
+            began: at(200),
+            now: at(200))
+        #expect(keeper.reconcile([(a, austin)], now: at(200)).map(\.after.endsAt) == [at(5_699)])
     }
 }
 

@@ -17,6 +17,8 @@ final class DiscoveryService: Sendable {
     static let listingTimeout = Duration.seconds(2)
 
     private let state = Mutex(DiscoveryState())
+    /// What ``onNodes`` was told last.
+    private let told = Mutex<[NodeConfiguration]>([])
     private let resolver = HostResolver(threads: .singleton)
     private let query: NodeQuery
     private let logger: Logger
@@ -26,7 +28,7 @@ final class DiscoveryService: Sendable {
 
     /// - Parameters:
     ///   - configuration: What the file says now.
-    ///   - onNodes: Told the nodes after each look; the same ones more often than not.
+    ///   - onNodes: Told the nodes whenever they change.
     init(
         eventLoop: any EventLoop, logger: Logger, tick: Duration = DiscoveryService.tick,
         configuration: @escaping @Sendable () -> GatewayConfiguration,
@@ -52,7 +54,7 @@ final class DiscoveryService: Sendable {
                 }
                 for entry in due { group.addTask { await self.look(entry) } }
                 // Also where nothing is due: an entry may have gone.
-                await onNodes(state.withLock { $0.nodes })
+                await tell()
                 try? await Task.sleep(for: tick)
             }
         }
@@ -75,7 +77,16 @@ final class DiscoveryService: Sendable {
             logger.info("discovery goes on", metadata: ["name": "\(entry.name)"])
         }
         await list(entry)
-        await onNodes(state.withLock { $0.nodes })
+    }
+
+    /// By ``run()`` alone: two at once could tell the older of two states last.
+    private func tell() async {
+        let nodes = state.withLock { $0.nodes }
+        let isNews = told.withLock { told in
+            defer { told = nodes }
+            return told != nodes
+        }
+        if isNews { await onNodes(nodes) }
     }
 
     /// Asks the nodes of an entry for their models, all at once.

@@ -51,6 +51,8 @@ struct DiscoveryState: Sendable {
     static let missesMax = 3
     /// After a name did not resolve.
     static let retry = Duration.seconds(5)
+    /// Names resolved at once: each may hold a thread of the process for as long as its servers are silent.
+    static let runningMax = 2
     /// How often a node is asked again for its models.
     static let listingInterval = Duration.seconds(60)
 
@@ -80,9 +82,13 @@ struct DiscoveryState: Sendable {
         for entry in discovery { entries[entry] = old[entry] ?? Entry(dueAt: now) }
     }
 
-    /// The entries to resolve now.
+    /// The entries to resolve now, those that waited longest first.
     mutating func take(now: MonotonicTime) -> [DNSDiscovery] {
-        let due = order.filter { entry in entries[entry].map { !$0.isRunning && $0.dueAt <= now } ?? false }
+        let running = entries.values.count { $0.isRunning }
+        let waiting = order.compactMap { entry in
+            entries[entry].flatMap { $0.isRunning || $0.dueAt > now ? nil : (entry: entry, since: $0.dueAt) }
+        }
+        let due = waiting.sorted { $0.since < $1.since }.prefix(max(0, Self.runningMax - running)).map(\.entry)
         for entry in due { entries[entry]?.isRunning = true }
         return due
     }

@@ -59,6 +59,7 @@ extension FleetService {
     }
 
     private func readWordsOnce() async {
+        let began = MonotonicTime.now()
         let (asked, number) = state.withLock { ($0.order, $0.words.readBegins()) }
         var failure: OperatorWordFailure?
         var reading: OperatorWordsReading?
@@ -70,7 +71,7 @@ extension FleetService {
         guard !Task.isCancelled else { return }
         let now = MonotonicTime.now()
         let (isNews, ended) = state.withLock { state in
-            if let reading { _ = state.words.read(reading, number: number, now: now) }
+            if let reading { _ = state.words.read(reading, number: number, began: began, now: now) }
             // Times pass whether the store answers or not.
             apply(state.reconcileWords(now: now))
             // After the router knows: a node must not be probed, and take requests, before its cordon is known.
@@ -100,6 +101,7 @@ extension FleetService {
                 // Until its power ends it runs on at that.
                 if let end = after.endsAt { router.curtailed(change.node, to: 0, endsAt: end) }
             }
+            guard before.description != after.description else { continue }
             logger.info(
                 "a node is \(after.description)", metadata: ["node": "\(change.node)", "was": "\(before.description)"])
         }

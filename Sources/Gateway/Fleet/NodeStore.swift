@@ -3,8 +3,11 @@ import Redis
 
 /// Where nodes are kept that are not in the file.
 protocol NodeStore: Sendable {
-    /// - Returns: All of them; nil where the version is `known`. Nodes whose heartbeat stopped have left.
-    func nodes(since known: String?) async throws(OperatorWordFailure) -> (version: String, nodes: [StoredNode])?
+    /// - Parameter mayExpire: Nodes whose heartbeat stopped leave now, for all gateways.
+    /// - Returns: All of them; nil where the version is `known`.
+    func nodes(
+        since known: String?, mayExpire: Bool
+    ) async throws(OperatorWordFailure) -> (version: String, nodes: [StoredNode])?
     /// - Parameter lifetime: How long it stays without another call; nil for ever.
     func put(_ node: StoredNode, lifetime: Duration?) async throws(OperatorWordFailure) -> NodeStoreAnswer
     /// - Returns: Whether it was there.
@@ -36,12 +39,13 @@ struct RedisNodeStore: NodeStore {
         self.timeout = timeout
     }
 
-    /// Removes at most a hundred silent nodes at a time. ARGV: the version that is known.
+    /// Removes at most a hundred silent nodes at a time. ARGV: the version that is known, whether to remove any.
     private static let read = RedisScript(
         source: """
             local t = redis.call('TIME')
             local now = t[1] * 1000 + math.floor(t[2] / 1000)
-            local gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 100)
+            local gone = {}
+            if ARGV[2] == '1' then gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 100) end
             for _, node in ipairs(gone) do
               redis.call('ZREM', KEYS[2], node)
               redis.call('HDEL', KEYS[1], node)
@@ -83,8 +87,10 @@ struct RedisNodeStore: NodeStore {
 
     private static let keys: [RESPArgument] = [.string(key), .string(heartbeatsKey)]
 
-    func nodes(since known: String?) async throws(OperatorWordFailure) -> (version: String, nodes: [StoredNode])? {
-        let reply = try await evaluate(Self.read, [.string(known ?? "")])
+    func nodes(
+        since known: String?, mayExpire: Bool
+    ) async throws(OperatorWordFailure) -> (version: String, nodes: [StoredNode])? {
+        let reply = try await evaluate(Self.read, [.string(known ?? ""), mayExpire ? "1" : "0"])
         guard let parts = reply.array, let version = parts.first?.string else {
             throw OperatorWordFailure("Redis answered with something else than a version and a hash")
         }

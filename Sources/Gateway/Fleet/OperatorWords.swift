@@ -84,10 +84,6 @@ struct NodeStanding: Hashable, Sendable {
 /// Reads are numbered when they begin. A word that is said here makes all reads that began before stale, and so does a
 /// read that began later and ended sooner.
 struct WordKeeper: Sendable {
-    /// What the estimate of the store's clock may be off by before it is made anew: else each read would move all
-    /// deadlines by its own delay.
-    static let clockToleranceNanoseconds: Int64 = 50_000_000
-
     private(set) var words = OperatorWords()
     /// What the router was told, by node; nodes without an entry stand free.
     private(set) var applied: [NodeID: NodeStanding] = [:]
@@ -95,7 +91,8 @@ struct WordKeeper: Sendable {
     private var ended: [NodeID: WallTime] = [:]
     private var readsBegun = 0
     private var readApplied = 0
-    /// The monotonic clock's nanoseconds at the store's time 0.
+    /// The monotonic clock's nanoseconds at the store's time 0: within what the last read allows, and else as it was, or
+    /// each read would move all deadlines by its own delay.
     private var clockOffset: Int64?
 
     struct Change: Hashable {
@@ -115,13 +112,19 @@ struct WordKeeper: Sendable {
     /// A word was stored: what reads that have begun will bring may be older.
     mutating func wordSaid() { readApplied = readsBegun }
 
+    /// - Parameters:
+    ///   - began: The store read its clock between then and `now`.
     /// - Returns: Whether the read counts.
-    mutating func read(_ reading: OperatorWordsReading, number: Int, now: MonotonicTime) -> Bool {
+    mutating func read(
+        _ reading: OperatorWordsReading, number: Int, began: MonotonicTime, now: MonotonicTime
+    ) -> Bool {
         guard number > readApplied else { return false }
         readApplied = number
         words = reading.words
-        let offset = now.nanoseconds - reading.storeTime.milliseconds * 1_000_000
-        if clockOffset.map({ abs($0 - offset) > Self.clockToleranceNanoseconds }) ?? true { clockOffset = offset }
+        // What starts with its word has started: the store's time counts as no earlier than it said. It says milliseconds.
+        let latest = now.nanoseconds - reading.storeTime.milliseconds * 1_000_000
+        let earliest = min(began.nanoseconds - (reading.storeTime.milliseconds + 1) * 1_000_000, latest)
+        clockOffset = min(max(clockOffset ?? latest, earliest), latest)
         ended = ended.filter { words.draining[$0.key] == $0.value }
         return true
     }

@@ -93,11 +93,13 @@ package final class SharedRouter: Sendable {
 
     package func setDraining(_ isDraining: Bool, node: NodeID) {
         router.withLock { $0.setDraining(isDraining, node: node) }
+        admitWaiting(now: .now())
     }
 
     /// The node runs at `share` of its power, or until `endsAt` and then not at all.
     package func curtailed(_ node: NodeID, to share: Double, endsAt: MonotonicTime?) {
         router.withLock { $0.curtailed(node, to: share, endsAt: endsAt, now: .now()) }
+        admitWaiting(now: .now())
     }
 
     package func serverReplaced(_ node: NodeID) {
