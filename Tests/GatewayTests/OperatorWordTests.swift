@@ -256,7 +256,7 @@ struct FleetWordTests {
             #expect(service.sites().map(\.permille) == [1_000])
             #expect(service.sites().map(\.hasBegun) == [false])
             // The default policy predicts what will have ended by then, and gives it that.
-            #expect(service.router.servableModels() == [llama])
+            #expect(service.router.servableModels() == [ModelID(unchecked: "llama")])
             try await service.say(.curtail(austin, permille: 0, start: .milliseconds(10), time: nil), of: austin)
             #expect(await eventually { service.sites().map(\.permille) == [0] })
             await #expect(throws: OperatorFailure.self) {

@@ -9,7 +9,7 @@ extension PredictedCost {
         let cached = Double(load.prefixTokens)
         let new = max(1, Double(request.promptTokens) - cached)
         var work = work(newTokens: new, cachedTokens: cached)
-        if node == hinted.node { work *= 1 - hint.chances[hinted.slot] }
+        if let slot = hintSlot(node, promptTokens: request.promptTokens) { work *= 1 - hint.chances[slot] }
         let run = work * Double(table.rows[node].inverseRate)
         let step = Double(table.rows[node].step)
         let decoding =
