@@ -72,7 +72,9 @@ struct PredictedCost: Policy {
             ? cheapestOfSample(request, among: candidates, allowed: allowed, winner, terms: terms, loads: loads) : nil
         if let node { return node }
         let first = Int(candidates[rotation])
-        if let node = cheapest(allowed: allowed, work: work, newTokens: Float(prompt), terms, from: first) { return node }
+        if let node = cheapest(allowed: allowed, work: work, newTokens: Float(prompt), terms, from: first) {
+            return node
+        }
         return fallback(request, among: candidates, loads: loads, rotation: rotation)
     }
 
@@ -83,7 +85,7 @@ struct PredictedCost: Policy {
         newTokens * (1 + (cachedTokens + newTokens / 2) / weights.attentionTokens)
     }
 
-    private func terms(of request: RoutingRequest, now: MonotonicTime) -> CostTable.Request {
+    func terms(of request: RoutingRequest, now: MonotonicTime) -> CostTable.Request {
         let output = Double(max(0, request.expectedOutputTokens))
         let queued = fleetMeans.queuedPerNode
         return CostTable.Request(
@@ -168,11 +170,12 @@ struct PredictedCost: Policy {
         let good = self.finding(bound).limit
         let start = first / CostTable.groupSize
         let addedTokens = newTokens + terms.expectedOutput
-        for isNear in [true, false] {
+        for pass in 0..<2 {
+            let isNear = pass == 0
             for offset in 0..<groups where finding.least > good {
                 let group = start + offset < groups ? start + offset : start + offset - groups
                 let bound = groupBound[group]
-                guard (bound <= good) == isNear, bound < finding.least else { continue }
+                guard (bound <= good) == isNear, bound <= finding.bar, bound < CostTable.closed else { continue }
                 groupWritten[group] = table.scan(
                     group: group, allowed: allowed[group], work: work, addedTokens: addedTokens, terms, &finding,
                     into: &costs)
@@ -184,7 +187,9 @@ struct PredictedCost: Policy {
     }
 
     private func finding(_ least: Float) -> CostTable.Finding {
-        CostTable.Finding(least: least, tieShare: Float(weights.tieShare), tieSeconds: Float(weights.tieSeconds))
+        CostTable.Finding(
+            least: least, tieShare: Float(weights.tieShare), tieSeconds: Float(weights.tieSeconds),
+            isExhaustive: table.groupCount == 1)
     }
 
     /// The first from `first` on among those that the scan wrote.
