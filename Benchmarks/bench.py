@@ -402,6 +402,30 @@ def token_lines(one):
 
 # The report.
 
+def measure_decisions(binary, count):
+    """What the router takes to pick a node: `tollgate bench decisions --help` says how."""
+    done = subprocess.run(
+        [binary, "bench", "decisions", "--count", str(count), "--json"], stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise BenchFailure(f"decisions: {binary} bench decisions exited {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def decision_lines(rows):
+    heads = ["picking a node", "nodes", "index", "p50", "p99", "mean", "the other calls"]
+    fields = [name + "_nanoseconds" for name in ("decision_p50", "decision_p99", "decision_mean", "rest_mean")]
+    table = [heads] + [
+        [row["policy"], str(row["nodes"]), row["index"], *(f"{row[field] / 1000:.2f} us" for field in fields)]
+        for row in rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
+    lines = ["  ".join(cell.ljust(width) if number == 0 else cell.rjust(width)
+             for number, (cell, width) in enumerate(zip(row, widths))) for row in table]
+    clock = rows[0]
+    return lines + [
+        f"nothing, timed alike: {clock['clock_nanoseconds']:.0f} ns, taken off; "
+        f"p99 {clock['clock_p99_nanoseconds']:.0f} ns"]
+
+
 def limits_missed(results):
     limits = [
         ("plain", "ratio", PLAIN_RATIO_MAX, "plain requests cost {:.2f} x nginx's CPU, the limit is {}"),
@@ -434,7 +458,7 @@ def machine():
 
 def report(results):
     lines = []
-    if set(results) - {"machine", "tokens"}:
+    if set(results) - {"machine", "tokens", "decisions"}:
         lines.append(f"{'':36}{'ratio':>7}{'min-max':>13}{'limit':>7}{'tollgate':>12}{'nginx':>10}{'Redis':>8}")
     for part, label, unit, limit in (
         ("plain", "plain request, CPU", "us", f"{PLAIN_RATIO_MAX:.1f}"),
@@ -472,6 +496,8 @@ def report(results):
         lines.append(f"chunks a read at the client: tollgate {reads['tollgate']:.2f}, nginx {reads['nginx']:.2f}")
     if "tokens" in results:
         lines += [*token_lines(results["tokens"]), ""]
+    if "decisions" in results:
+        lines += [*decision_lines(results["decisions"]), ""]
     for part, one in results.items():
         if "ledger" in one:
             ledger = one["ledger"]
@@ -492,7 +518,7 @@ def main():
         "--binary", default=os.path.join(root, ".build/release/tollgate"), help="the gateway to measure")
     parser.add_argument("--quick", action="store_true", help="about half a minute: fewer and shorter rounds")
     parser.add_argument("--rounds", type=int, help="how often each side runs (default 9, quick 3)")
-    names = ("plain", "secure", "streams", "memory", "tokens")
+    names = ("plain", "secure", "streams", "memory", "tokens", "decisions")
     parser.add_argument("--only", action="append", choices=names, help="this part; repeatable")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
@@ -525,6 +551,7 @@ def main():
         "tokens": lambda: measure_tokens(
             root, os.path.abspath(options.binary), "small" if options.quick else "full",
             options.rounds or (1 if options.quick else 5)),
+        "decisions": lambda: measure_decisions(os.path.abspath(options.binary), 10_000 if options.quick else 50_000),
     }
     results = {"machine": machine()}
     try:

@@ -400,7 +400,8 @@ struct PrefixIndex: Sendable {
                 slots.withUnsafeBufferPointer { if let base = $0.baseAddress { tollgate_prefetch(base + ahead) } }
             }
             if position >= aheadCount / 2 {
-                let slot = slots[unchecked: Int(truncatingIfNeeded: mix(blocks[position - aheadCount / 2]) >> slotShift)]
+                let slot = slots[
+                    unchecked: Int(truncatingIfNeeded: mix(blocks[position - aheadCount / 2]) >> slotShift)]
                 let ahead = Int(truncatingIfNeeded: slot & 0xFFFF_FFFF) - 1
                 entries.withUnsafeMutableBufferPointer {
                     if let base = $0.baseAddress, slot != 0 { tollgate_prefetch(base + ahead) }

@@ -103,7 +103,8 @@ struct BenchDecisions: ParsableCommand {
                 for size in try sizes() {
                     let figures = DecisionTiming.measure(policy, nodes: size, index: index, count: count)
                     rows.append(
-                        Row(policy: policy.rawValue, nodes: size, index: index.rawValue, figures: figures, clock: clock))
+                        Row(policy: policy.rawValue, nodes: size, index: index.rawValue, figures: figures, clock: clock)
+                    )
                 }
             }
         }

@@ -206,12 +206,18 @@ struct CostTable: Sendable {
         /// Of equals within this share and so many seconds, any is as good.
         let tieShare: Float
         let tieSeconds: Float
-        private(set) var least: Float
-        private(set) var limit: Float
+        /// Whether it looks for all equals of the cheapest, to choose among them. Otherwise what could better the best so
+        /// far by no more than a tie is not looked at: where loads are balanced, most nodes of a large fleet.
+        let isExhaustive: Bool
+        private(set) var least = closed
+        /// Up to there a node equals the least.
+        private(set) var limit = closed
+        /// Up to there a node is looked at.
+        private(set) var bar = closed
 
-        init(least: Float, tieShare: Float, tieSeconds: Float) {
-            (self.least, self.tieShare, self.tieSeconds) = (least, tieShare, tieSeconds)
-            limit = least * (1 + tieShare) + tieSeconds
+        init(least: Float, tieShare: Float, tieSeconds: Float, isExhaustive: Bool) {
+            (self.tieShare, self.tieSeconds, self.isExhaustive) = (tieShare, tieSeconds, isExhaustive)
+            found(least)
         }
 
         @inline(__always)
@@ -219,15 +225,16 @@ struct CostTable: Sendable {
             guard cost < least else { return }
             least = cost
             limit = cost * (1 + tieShare) + tieSeconds
+            bar = isExhaustive ? limit : (cost - tieSeconds) / (1 + tieShare)
         }
     }
 
-    /// Finds what the same work would cost on those nodes of a group that are allowed and not beyond the limit.
+    /// Finds what the same work would cost on those nodes of a group that are allowed and not beyond the bar.
     ///
     /// - Parameters:
     ///   - allowed: A bit for each node, the first the lowest.
-    ///   - finding: Its limit falls as cheaper nodes are found.
-    ///   - costs: Lanes of the whole table; written where a lane may have a node within the limit, ``closed`` for those
+    ///   - finding: Its bar falls as cheaper nodes are found.
+    ///   - costs: Lanes of the whole table; written where a lane may have a node within the bar, ``closed`` for those
     ///     that are not allowed.
     /// - Returns: A bit for each lane of the group that was written, the first the lowest.
     func scan(
@@ -247,11 +254,11 @@ struct CostTable: Sendable {
                 let next = lanes[unchecked: place + other].lowest(steps, works)
                 lowest.replace(with: next, where: next .< lowest)
             }
-            guard Self.least(lowest) + duplicate <= finding.limit else { continue }
+            guard Self.least(lowest) + duplicate <= finding.bar else { continue }
             for place in place..<(place + 4) {
                 let lane = lanes[unchecked: place]
                 let lowest = lane.lowest(steps, works)
-                guard Self.least(lowest) + duplicate <= finding.limit else { continue }
+                guard Self.least(lowest) + duplicate <= finding.bar else { continue }
                 let mine = UInt8(truncatingIfNeeded: allowed >> UInt64((place - start) * Self.laneWidth))
                 let memory = memory(place, base: lane.base, works, addedTokens, request)
                 let cost = Self.masked(lowest + Lane(repeating: duplicate) + memory, mine)

@@ -190,11 +190,12 @@ struct PredictedCost: Policy {
         let good = self.finding(bound).limit
         let start = first / CostTable.groupSize
         let addedTokens = newTokens + terms.expectedOutput
-        for isNear in [true, false] {
+        for pass in 0..<2 {
+            let isNear = pass == 0
             for offset in 0..<groups where finding.least > good {
                 let group = start + offset < groups ? start + offset : start + offset - groups
                 let bound = groupBound[group]
-                guard (bound <= good) == isNear, bound < finding.least else { continue }
+                guard (bound <= good) == isNear, bound <= finding.bar, bound < CostTable.closed else { continue }
                 groupWritten[group] = table.scan(
                     group: group, allowed: allowed[group], work: work, addedTokens: addedTokens, terms, &finding,
                     into: &costs)
@@ -206,7 +207,9 @@ struct PredictedCost: Policy {
     }
 
     private func finding(_ least: Float) -> CostTable.Finding {
-        CostTable.Finding(least: least, tieShare: Float(weights.tieShare), tieSeconds: Float(weights.tieSeconds))
+        CostTable.Finding(
+            least: least, tieShare: Float(weights.tieShare), tieSeconds: Float(weights.tieSeconds),
+            isExhaustive: table.groupCount == 1)
     }
 
     /// The first from `first` on among those that the scan wrote.

@@ -70,7 +70,8 @@ package struct DecisionWorkload: Sendable {
             blocks.append(SimulationRandom.mixed((isShared ? 7 : hash) &+ UInt64(position) &* 0x9E37_79B9_7F4A_7C15))
         }
         return RoutingRequest(
-            model: FleetSpec.model, promptTokens: count * NodeProfile.blockTokens + random.below(NodeProfile.blockTokens),
+            model: FleetSpec.model,
+            promptTokens: count * NodeProfile.blockTokens + random.below(NodeProfile.blockTokens),
             expectedOutputTokens: 300, session: 0)
     }
 }
