@@ -73,17 +73,19 @@ extension Router {
         return least
     }
 
-    /// How long the open nodes that serve the request's model are behind in the mean, in seconds: how busy the fleet is,
-    /// where ``leastWaitSeconds(for:stepSecondsMax:now:)`` says whether anyone has room. Infinite where no node is open;
-    /// 0 under a policy that predicts nothing, while one is.
+    /// How long the open nodes that serve the request's model are behind in the mean, in seconds, each that decodes for
+    /// several at once a little at least: how busy the fleet is, where
+    /// ``leastWaitSeconds(for:stepSecondsMax:enough:now:)`` says whether anyone has room. Infinite where no node is
+    /// open; 0 under a policy that predicts nothing, while one is.
     package func meanWaitSeconds(
         for request: RoutingRequest, stepSecondsMax: Double = 0.05, now: MonotonicTime
     ) -> Double {
         guard let model = fleet.modelIndex(of: request.model) else { return .infinity }
         var (sum, count) = (0.0, 0.0)
-        for index in fleet.servers(ofModelIndex: model).lazy.map({ Int($0) }) where loads[index].isOpen {
+        for index in fleet.servers(ofModelIndex: model, in: request.region).lazy.map({ Int($0) })
+        where loads[index].isOpen {
             guard !request.engines.isDisjoint(with: loads[index].engine) else { continue }
-            sum += min(Self.waitSecondsCounted, policy.waitSeconds(index, stepSecondsMax: stepSecondsMax, now: now))
+            sum += min(Self.waitSecondsCounted, policy.busySeconds(index, stepSecondsMax: stepSecondsMax, now: now))
             count += 1
         }
         return count == 0 ? .infinity : sum / count

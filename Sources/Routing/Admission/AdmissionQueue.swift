@@ -66,18 +66,17 @@ package struct AdmissionQueue: Sendable {
     ///
     /// - Parameters:
     ///   - leastWaitSeconds: How long the least busy node that could take it is behind; infinite where none can.
-    ///   - meanWaitSeconds: How long they are behind in the mean (``Router/meanWaitSeconds(for:stepSecondsMax:now:)``): tells
-    ///     when orgs beyond their share have to wait. nil takes the least.
+    ///   - meanWaitSeconds: How busy they are in the mean (``Router/meanWaitSeconds(for:stepSecondsMax:now:)``): tells when
+    ///     orgs beyond their share have to wait. Asked only of such.
     package mutating func arrived(
-        _ request: AdmissionRequest, leastWaitSeconds: Double, meanWaitSeconds: Double? = nil, now: MonotonicTime
+        _ request: AdmissionRequest, leastWaitSeconds: Double, meanWaitSeconds: () -> Double, now: MonotonicTime
     ) -> AdmissionDecision {
         usage.fade(now: now)
-        let isTight = (meanWaitSeconds ?? leastWaitSeconds) >= limits.shareWaitSeconds
         var request = request
         request.cost = Self.cost(work: request.cost, expectedOutputTokens: 0)
         request.bytes = max(0, request.bytes)
         let goesFirst = !classes[...request.priority.rawValue].contains { $0.hasWork(of: request.org) }
-        if goesFirst, mayGo(request.org, leastWaitSeconds, isTight: isTight), !isOvertaking(request) {
+        if goesFirst, mayGo(request.org, leastWaitSeconds, meanWaitSeconds), !isOvertaking(request) {
             began(request.org, cost: request.cost, now: now)
             return .dispatch
         }
@@ -99,15 +98,20 @@ package struct AdmissionQueue: Sendable {
     ///
     /// - Parameters: As of ``arrived(_:leastWaitSeconds:meanWaitSeconds:now:)``, over all nodes.
     package mutating func next(
-        leastWaitSeconds: Double, meanWaitSeconds: Double? = nil, now: MonotonicTime
+        leastWaitSeconds: Double, meanWaitSeconds: () -> Double, now: MonotonicTime
     ) -> (ticket: AdmissionTicket, request: AdmissionRequest)? {
         guard leastWaitSeconds < limits.waitSecondsMax, !isEmpty else { return nil }
         usage.fade(now: now)
-        let isTight = (meanWaitSeconds ?? leastWaitSeconds) >= limits.shareWaitSeconds
+        var mean: Double?
+        func isTight() -> Bool {
+            let known = mean ?? meanWaitSeconds()
+            mean = known
+            return known >= limits.shareWaitSeconds
+        }
         for priority in classes.indices {
             let (inflight, total, usage) = (inflight, inflightTotal, usage)
             let taken = classes[priority].next(&places) { org in
-                !isTight || !Self.isBeyondShare(org, inflight, total, usage)
+                !Self.isBeyondShare(org, inflight, total, usage) || !isTight()
             }
             guard let taken else { continue }
             let value = places.value(of: taken)
@@ -119,6 +123,19 @@ package struct AdmissionQueue: Sendable {
             return (AdmissionTicket(value: value), request)
         }
         return nil
+    }
+
+    /// The same where nothing is known of the mean: the least stands for it.
+    package mutating func arrived(
+        _ request: AdmissionRequest, leastWaitSeconds: Double, now: MonotonicTime
+    ) -> AdmissionDecision {
+        arrived(request, leastWaitSeconds: leastWaitSeconds, meanWaitSeconds: { leastWaitSeconds }, now: now)
+    }
+
+    package mutating func next(
+        leastWaitSeconds: Double, now: MonotonicTime
+    ) -> (ticket: AdmissionTicket, request: AdmissionRequest)? {
+        next(leastWaitSeconds: leastWaitSeconds, meanWaitSeconds: { leastWaitSeconds }, now: now)
     }
 
     /// A client left, or the caller gives the request up: forgotten at once. One that is over is ignored.
@@ -201,9 +218,10 @@ package struct AdmissionQueue: Sendable {
     }
 
     /// Whether there is room for another request of the org.
-    private func mayGo(_ org: OrgID, _ leastWaitSeconds: Double, isTight: Bool) -> Bool {
+    private func mayGo(_ org: OrgID, _ leastWaitSeconds: Double, _ meanWaitSeconds: () -> Double) -> Bool {
         guard leastWaitSeconds < limits.waitSecondsMax else { return false }
-        return !isTight || !Self.isBeyondShare(org, inflight, inflightTotal, usage)
+        return !Self.isBeyondShare(org, inflight, inflightTotal, usage)
+            || meanWaitSeconds() < limits.shareWaitSeconds
     }
 
     /// Whether others who may go now wait already: those beyond their share may not, and nobody waits for them.

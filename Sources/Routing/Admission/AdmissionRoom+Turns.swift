@@ -65,7 +65,11 @@ extension AdmissionRoom {
             }
             return true
         }
-        guard let next = lanes[lane]?.queue.next(leastWaitSeconds: wait, now: now),
+        let stepSecondsMax = stepSecondsMax
+        let next = lanes[lane]?.queue.next(
+            leastWaitSeconds: wait,
+            meanWaitSeconds: { router.meanWaitSeconds(for: probe, stepSecondsMax: stepSecondsMax, now: now) }, now: now)
+        guard let next,
             let id = lanes[lane]?.queued.removeValue(forKey: next.ticket)
         else { return false }
         // It has left the queue, and counts as let in.

@@ -90,7 +90,12 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
         }
         if let seconds = lanes.values[place].service.mean { lanes.values[place].queue.serviceTakes(seconds: seconds) }
         let seat = AdmissionSeat(lane: lane, org: asking.org, cost: asking.cost, phase: .placed(since: now))
-        switch lanes.values[place].queue.arrived(asking, leastWaitSeconds: wait, now: now) {
+        let stepSecondsMax = stepSecondsMax
+        let decision = lanes.values[place].queue.arrived(
+            asking, leastWaitSeconds: wait,
+            meanWaitSeconds: { router.meanWaitSeconds(for: request, stepSecondsMax: stepSecondsMax, now: now) },
+            now: now)
+        switch decision {
         case .dispatch: return placed(request, blocks, asking, seat, waiter, &router, now)
         case .wait(let ticket, let evicted):
             for ticket in evicted { evict(ticket, of: lane, now: now, turns: &turns) }

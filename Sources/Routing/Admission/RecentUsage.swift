@@ -14,6 +14,8 @@ struct RecentUsage: Sendable {
     static let orgsMax = 4_096
     /// So many times what the others had in the mean is more than they.
     static let beyondMultiple = 2.0
+    /// Others who had less than this share of all are no reason to hold anybody back: the fleet is there for whoever uses it.
+    static let othersShareMin = 0.1
     /// Below this it is nothing.
     private static let least = 1.0
     private static let fadeIntervalSeconds = 0.5
@@ -42,7 +44,8 @@ struct RecentUsage: Sendable {
 
     func isBeyondOthers(_ org: OrgID) -> Bool {
         guard let own = byOrg[org], byOrg.count > 1 else { return false }
-        return own > Self.beyondMultiple * (total - own) / Double(byOrg.count - 1)
+        let others = total - own
+        return others >= Self.othersShareMin * total && own > Self.beyondMultiple * others / Double(byOrg.count - 1)
     }
 
     /// Half of them at a time, so that it is seldom.

@@ -48,6 +48,12 @@ struct AnyPolicy: Sendable {
         name == .predictedCost ? Double(predictedCost.table.rows[node].step) : nil
     }
 
+    /// How busy a node is, as time; 0 where the policy does not predict it.
+    func busySeconds(_ node: Int, stepSecondsMax: Double, now: MonotonicTime) -> Double {
+        guard name == .predictedCost else { return 0 }
+        return predictedCost.busySeconds(node, stepSecondsMax: stepSecondsMax, now: now)
+    }
+
     /// How long a node is behind; 0 where the policy does not predict it.
     func waitSeconds(_ node: Int, stepSecondsMax: Double, now: MonotonicTime) -> Double {
         guard name == .predictedCost else { return 0 }

@@ -124,6 +124,18 @@ extension PredictedCost {
         return step > 0.7 * stepSecondsMax ? max(1, wait) : wait
     }
 
+    /// How long the node is behind, as far as others would feel that it has more to do: one that decodes many at once is
+    /// behind by ``decodingCounts`` at least.
+    func busySeconds(_ node: Int, stepSecondsMax: Double, now: MonotonicTime) -> Double {
+        let wait = waitSeconds(node, stepSecondsMax: stepSecondsMax, now: now)
+        let isDecoding = Double(table.rows[node].step) > Self.busyStep * estimates[node].step.seconds(decoding: 0)
+        return isDecoding ? max(Self.decodingCounts, wait) : wait
+    }
+
+    /// As many times the step of a node that answers one alone: with two others, that is.
+    private static let busyStep = 1.15
+    private static let decodingCounts = 0.2
+
     /// nil until measured.
     func prefillTokensPerSecond(_ node: Int) -> Double? {
         estimates[node].rate.samples > 0 ? estimates[node].rate.tokensPerSecond : nil

@@ -52,7 +52,7 @@ struct SimulatedGateway {
             deadline: Self.time(flight.arrival + Self.queueDeadlineSeconds))
         let wait = router.leastWaitSeconds(for: wanted(flight, request), now: now)
         let mean = router.meanWaitSeconds(for: wanted(flight, request), now: now)
-        switch admission?.arrived(asked, leastWaitSeconds: wait, meanWaitSeconds: mean, now: now) {
+        switch admission?.arrived(asked, leastWaitSeconds: wait, meanWaitSeconds: { mean }, now: now) {
         case .dispatch, nil: return .dispatch
         case .wait(let ticket, let others):
             evicted += others.compactMap { waiting.removeValue(forKey: $0) }
@@ -70,7 +70,7 @@ struct SimulatedGateway {
         let probe = RoutingRequest(model: FleetSpec.model, promptTokens: 1, expectedOutputTokens: 1)
         let wait = router.leastWaitSeconds(for: probe, now: Self.time(now))
         let mean = router.meanWaitSeconds(for: probe, now: Self.time(now))
-        guard let next = admission?.next(leastWaitSeconds: wait, meanWaitSeconds: mean, now: Self.time(now)) else {
+        guard let next = admission?.next(leastWaitSeconds: wait, meanWaitSeconds: { mean }, now: Self.time(now)) else {
             return nil
         }
         return waiting.removeValue(forKey: next.ticket)
