@@ -61,16 +61,19 @@ extension Router {
         settle()
         guard let model = fleet.modelIndex(of: request.model) else { return .infinity }
         let excluded = request.excluded.isEmpty ? request.excluded : request.excluded.current(in: fleet)
-        var least = Double.infinity
+        // Nodes that the policy is cautious of count where there is no other.
+        var (least, cautious) = (Double.infinity, Double.infinity)
         for index in fleet.servers(ofModelIndex: model, in: request.region).lazy.map({ Int($0) }) {
             guard loads[index].isOpen, !request.engines.isDisjoint(with: loads[index].engine),
                 !excluded.contains(index)
             else { continue }
-            guard loads[index].requests > 0 else { return 0 }
-            least = min(least, policy.waitSeconds(index, stepSecondsMax: stepSecondsMax, now: now))
+            tend(index, now: now)
+            let wait =
+                loads[index].requests > 0 ? policy.waitSeconds(index, stepSecondsMax: stepSecondsMax, now: now) : 0
+            if policy.takesMore(index) { least = min(least, wait) } else { cautious = min(cautious, wait) }
             if least <= enough { break }
         }
-        return least
+        return least < .infinity ? least : cautious
     }
 
     /// How long the open nodes that serve the request's model are behind in the mean, in seconds, each that decodes for

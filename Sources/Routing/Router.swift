@@ -170,14 +170,15 @@ package struct Router: Sendable {
         }
     }
 
-    /// The first token of a stream came. Not for a plain answer, whose first byte comes with its last token.
+    /// The first token of a stream came, or the whole of a plain answer: how long its prompt took cannot be told from that,
+    /// and nothing is learned of it.
     ///
     /// - Parameter cachedTokens: What the node says that it had cached, where it says so this early.
     package mutating func firstToken(_ assignment: Assignment, cachedTokens: Int? = nil, now: MonotonicTime) {
         settle()
         let first: Attempt?? = inflight.update(assignment.ticket) { entry in
             guard entry.attempt.firstTokenAt == nil else { return nil }
-            entry.attempt.firstTokenAt = now
+            if entry.attempt.isStreamed { entry.attempt.firstTokenAt = now }
             entry.attempt.cachedTokens = cachedTokens
             return entry.attempt
         }
@@ -188,7 +189,7 @@ package struct Router: Sendable {
         observeCache(attempt, cachedTokens: cachedTokens)
         firstTokens[node].add(max(0, now.seconds(since: attempt.sentAt)))
         health[node].requestSucceeded(now: now)
-        policy.firstToken(attempt, load: loads[node], now: now)
+        if attempt.isStreamed { policy.firstToken(attempt, load: loads[node], now: now) }
         lastHeardAt = now
         healthChanged(node)
     }
@@ -381,7 +382,10 @@ package struct Router: Sendable {
     private mutating func tend(now: MonotonicTime) {
         guard !loads.isEmpty else { return }
         tendNext = tendNext + 1 < loads.count ? tendNext + 1 : 0
-        let node = tendNext
+        tend(tendNext, now: now)
+    }
+
+    mutating func tend(_ node: Int, now: MonotonicTime) {
         while let head = inflight.head(queues[node]), !head.attempt.isStreamed {
             let due = max(head.attempt.predictedSeconds, Self.firstTokenSecondsMin)
             guard now.seconds(since: head.attempt.sentAt) >= due else { break }

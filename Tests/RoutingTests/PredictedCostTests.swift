@@ -143,8 +143,40 @@ struct PredictedCostTests {
         plain.isStreamed = false
         _ = try #require(router.assign(plain, now: 1))
         #expect(router.leastWait(request(), now: 1) > 0.5)
+        // Nobody else has come: whoever asks for room finds out.
+        #expect(router.leastWait(request(), now: 30) < 0.1)
         _ = try #require(router.assign(request(prompt: 1), now: 30))
         #expect(router.leastWait(request(), now: 30) < 0.1)
+    }
+
+    @Test func plainAnswersTeachNoRates() throws {
+        let router = fleet(1)
+        for step in 0..<20 {
+            let now = 1 + 10 * Double(step)
+            var plain = request(prompt: 5_000)
+            plain.isStreamed = false
+            let assignment = try #require(router.assign(plain, now: now))
+            router.start(assignment, now: now)
+            // All of it at once, after the prompt and four hundred tokens.
+            router.firstToken(assignment, now: now + 8)
+            router.finish(
+                assignment, usage: TokenUsage(promptTokens: 5_000, cachedTokens: 0, completionTokens: 400), now: now + 8
+            )
+        }
+        #expect(router.status(now: 300)[0].prefillTokensPerSecond == nil)
+    }
+
+    @Test func nodeThatWillStopIsNoRoomBesideOneThatIsFull() throws {
+        let router = fleet(2)
+        router.curtail("n1", to: 0, endsAt: 600, now: 1)
+        // Too long for the node that will stop.
+        for _ in 0..<40 {
+            let long = try #require(router.assign(request(prompt: 20_000, output: 500_000), now: 2))
+            #expect(long.nodeIndex == 0)
+        }
+        #expect(router.leastWait(request(), now: 2) > 3)
+        router.cordon(true, "n0")
+        #expect(router.leastWait(request(), now: 2) == 0)
     }
 
     @Test func reportsOfNonsenseChangeNoDecision() throws {

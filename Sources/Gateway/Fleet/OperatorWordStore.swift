@@ -104,20 +104,27 @@ package struct RedisOperatorWordStore: OperatorWordStore {
         if field.hasPrefix(cordonPrefix), value == "1", let node = NodeID(String(field.dropFirst(cordonPrefix.count))) {
             words.cordoned.insert(node)
         } else if field.hasPrefix(drainPrefix), let node = NodeID(String(field.dropFirst(drainPrefix.count))),
-            let deadline = Int64(value)
+            let deadline = time(value)
         {
-            words.draining[node] = WallTime(milliseconds: deadline)
+            words.draining[node] = deadline
         } else if field.hasPrefix(curtailPrefix), let site = SiteID(String(field.dropFirst(curtailPrefix.count))) {
             let parts = value.split(separator: " ")
             let shares = 0...1_000
             guard parts.count == 4, let permille = Int(parts[0]), shares.contains(permille),
-                let start = Int64(parts[1]), parts[2] == "-" || Int64(parts[2]) != nil,
+                let start = time(parts[1]), parts[2] == "-" || time(parts[2]) != nil,
                 let before = Int(parts[3]), shares.contains(before)
             else { return }
             words.curtailed[site] = Curtailment(
-                permille: permille, startsAt: WallTime(milliseconds: start),
-                endsAt: Int64(parts[2]).map { WallTime(milliseconds: $0) }, permilleBefore: before)
+                permille: permille, startsAt: start, endsAt: time(parts[2]), permilleBefore: before)
         }
+    }
+
+    /// Until 2100: a number that is none of this version's times is no word.
+    private static let timeMax: Int64 = 4_102_444_800_000
+
+    private static func time(_ text: some StringProtocol) -> WallTime? {
+        guard let milliseconds = Int64(text), 0...timeMax ~= milliseconds else { return nil }
+        return WallTime(milliseconds: milliseconds)
     }
 
     package func say(_ word: OperatorWord) async throws(OperatorWordFailure) {

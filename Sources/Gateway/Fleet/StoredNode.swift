@@ -215,15 +215,18 @@ enum JoinRules {
         if !configuration.joinNetworks.isEmpty, !configuration.joinNetworks.contains(where: { $0.contains(address) }) {
             throw OperatorFailure(.invalid, "'url': \(address) is not within the configuration's join_networks")
         }
-        var ownPorts = [configuration.listen.port, configuration.admin.listen.port]
-        if let redis = try? RedisURL(configuration.redisURL.reveal()), case .tcp(let host, let port) = redis.address,
-            host == "localhost" || IPAddress(host) == address || IPAddress(host).map(isLoopback) == true
-        {
-            ownPorts.append(port)
-        }
-        if isLoopback(address), ownPorts.contains(url.port) {
+        let ownPorts = [configuration.listen.port, configuration.admin.listen.port]
+        if isLoopback(address) && ownPorts.contains(url.port) || isRedis(address, url.port, configuration) {
             throw OperatorFailure(.invalid, "'url': \(url.authority) is the gateway itself or its Redis")
         }
+    }
+
+    /// A Redis that the configuration names by another name than its address is not known again.
+    private static func isRedis(_ address: IPAddress, _ port: Int, _ configuration: GatewayConfiguration) -> Bool {
+        guard let redis = try? RedisURL(configuration.redisURL.reveal()), case .tcp(let host, port) = redis.address
+        else { return false }
+        let isHere = host == "localhost" || IPAddress(host).map(isLoopback) == true
+        return IPAddress(host) == address || isHere && isLoopback(address)
     }
 
     private static func isLoopback(_ address: IPAddress) -> Bool {

@@ -45,14 +45,20 @@ extension AdmissionRoom {
         turns.append(AdmissionTurn(waiter: request.waiter, outcome: .rejected(rejection)))
     }
 
+    /// Of those that were let in and found no node, so many are tried at an event: the ones that came first.
+    private static var returnedTriedMax: Int { 8 }
+
     /// - Returns: Whether somebody has left the lane.
     private mutating func goes(
         _ lane: AdmissionLane, router: inout Router, now: MonotonicTime, turns: inout [AdmissionTurn<Waiter>]
     ) -> Bool {
-        for id in lanes[lane]?.returned ?? [] {
+        for id in (lanes[lane]?.returned ?? []).prefix(Self.returnedTriedMax) {
             if goesBack(id, lane, router: &router, now: now, turns: &turns) { return true }
         }
-        guard lanes[lane]?.queue.isEmpty == false else { return false }
+        // While so many find no node that would have them, nobody else is let in.
+        guard let found = lanes[lane], !found.queue.isEmpty, found.returned.count < Self.returnedTriedMax else {
+            return false
+        }
         let probe = lane.probe
         let wait = leastWait(probe, &router, now)
         if wait == .infinity {

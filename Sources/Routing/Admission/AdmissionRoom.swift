@@ -132,7 +132,12 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
         switch router.decide(request, blocks: blocks, now: now) {
         case .dispatch(let assignment): return .placed(assignment, seat.placed(now))
         // The policy's own caution: a node that will stop soon, say.
-        case .refuse(.allAtConcurrency): return .waits(comeBack(request, blocks, asking, seat, waiter, now))
+        case .refuse(.allAtConcurrency):
+            guard count < limits.requestsMax, bytes + asking.bytes <= limits.bytesMax else {
+                left(seat, now: now)
+                return .rejected(rejection(.full, asking, seat.lane, patience: 0, now: now))
+            }
+            return .waits(comeBack(request, blocks, asking, seat, waiter, now))
         case .refuse(let refusal):
             left(seat, now: now)
             return .refused(refusal)

@@ -48,6 +48,9 @@ struct AnyPolicy: Sendable {
         name == .predictedCost ? Double(predictedCost.table.rows[node].step) : nil
     }
 
+    /// Whether an open node gets more without a second look; one that will stop, say, gets only what ends before.
+    func takesMore(_ node: Int) -> Bool { name == .predictedCost ? predictedCost.takesMore(node) : true }
+
     /// How busy a node is, as time; 0 where the policy does not predict it.
     func busySeconds(_ node: Int, stepSecondsMax: Double, now: MonotonicTime) -> Double {
         guard name == .predictedCost else { return 0 }

@@ -60,6 +60,8 @@ extension PredictedCost {
     }
 
     mutating func completed(_ attempt: Attempt, usage: TokenUsage?, load: NodeLoad, now: MonotonicTime) {
+        // Of a plain answer nothing is known but that the node gave it: slow start has seen enough.
+        if !attempt.isStreamed { estimates[attempt.nodeIndex].isStarting = false }
         guard let firstTokenAt = attempt.firstTokenAt else { return }
         if attempt.cachedTokens == nil { learn(attempt, cachedTokens: usage?.cachedTokens, load: load) }
         guard estimates[attempt.nodeIndex].isTelling(attempt) else { return }
@@ -113,6 +115,9 @@ extension PredictedCost {
     mutating func loadChanged(_ index: Int, load: NodeLoad, now: MonotonicTime) {
         update(index, load: load, now: now)
     }
+
+    /// Whether the scan may give the node more: not while its slow start holds it back, nor where it will stop.
+    func takesMore(_ node: Int) -> Bool { table.rows[node].fixed < CostTable.closed }
 
     /// How long the node is behind, its decoding considered: see ``Router/leastWaitSeconds(for:stepSecondsMax:now:)``.
     func waitSeconds(_ node: Int, stepSecondsMax: Double, now: MonotonicTime) -> Double {
