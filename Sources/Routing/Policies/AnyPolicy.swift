@@ -72,37 +72,24 @@ struct AnyPolicy: Sendable {
         _ request: RoutingRequest, among candidates: Span<Int32>, allowed: Span<UInt64>, loads: Span<NodeLoad>,
         holders: Span<Int32>, rotation: Int, now: MonotonicTime
     ) -> Int? {
-        switch name {
-        case .leastTokens:
-            leastTokens.choose(
+        func by(_ policy: inout some WalkingPolicy) -> Int? {
+            policy.choose(
                 request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
-        case .leastRequests:
-            leastRequests.choose(
-                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
-        case .roundRobin:
-            roundRobin.choose(request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
+        }
+        return switch name {
+        case .leastTokens: by(&leastTokens)
+        case .leastRequests: by(&leastRequests)
+        case .roundRobin: by(&roundRobin)
         case .predictedCost:
             predictedCost.choose(
                 request, among: candidates, allowed: allowed, loads: loads, holders: holders, rotation: rotation,
                 now: now)
-        case .p2c:
-            p2c.choose(
-                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
-        case .sglangCacheAware:
-            sglangCacheAware.choose(
-                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
-        case .gie:
-            gie.choose(
-                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
-        case .dynamo:
-            dynamo.choose(
-                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
-        case .lmetric:
-            lmetric.choose(
-                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
-        case .smetric:
-            smetric.choose(
-                request, among: candidates, loads: loads, holders: holders, rotation: rotation, now: now)
+        case .p2c: by(&p2c)
+        case .sglangCacheAware: by(&sglangCacheAware)
+        case .gie: by(&gie)
+        case .dynamo: by(&dynamo)
+        case .lmetric: by(&lmetric)
+        case .smetric: by(&smetric)
         }
     }
 

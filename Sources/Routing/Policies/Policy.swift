@@ -2,9 +2,8 @@ import Domain
 
 /// A rule that picks one of the nodes that may take a request.
 ///
-/// The filters are the router's (``NodeLoad/isOpen``, nodes tried already), the choice among what
-/// they leave is the policy's. A choice takes no memory from the heap and at most about 2 microseconds over 1,000
-/// nodes.
+/// The filters are the router's (``NodeLoad/isOpen``, nodes tried already), the choice among what they leave is the
+/// policy's. `tollgate bench decisions` tells what a choice takes.
 protocol Policy: Sendable {
     /// What the router's prefix index holds for it: ``NodeLoad/prefixTokens`` comes from there.
     static var prefixIndexing: PrefixIndexing { get }

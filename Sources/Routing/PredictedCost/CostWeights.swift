@@ -24,7 +24,10 @@ struct CostWeights: Sendable {
     /// Of the prefill time that evicting costs those who come back.
     var evict = 6.0
     /// Of the slowing of each decoding request by our prefill.
-    var decodeSlowing = 0.07
+    var decodeSlowing = 0.04
+    /// As much again for each request that usually waits on each node, up to one: where requests wait, prefill leaves
+    /// answers little time, and a little more makes many of them too slow to be of use.
+    var decodeSlowingQueued = 4.0
     /// Of the time that our own answer takes.
     var output = 0.1
     /// Of the time by which the first token of a node's head is late: what keeps it keeps those behind it as well. Late

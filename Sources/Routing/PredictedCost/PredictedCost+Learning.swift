@@ -182,7 +182,8 @@ extension PredictedCost {
         estimates[node].queuedChanged(to: Double(queued), now: now)
         let busy =
             duplicateQueuedHereWeight * estimates[node].usualQueued * rate / max(1, fleetMeans.tokensPerSecond)
-        row.runFactor = Float(1 + weights.decodeSlowing * decoding + evict + busy)
+        let slowing = weights.decodeSlowing * (1 + weights.decodeSlowingQueued * min(1, usualQueued)) * decoding
+        row.runFactor = Float(1 + slowing + evict + busy)
         let capacity = Double(max(1, load.kvCapacityTokens))
         row.kv = Float(Double(max(0, load.own.kvTokens &+ load.peers.kvTokens)) / capacity)
         row.kvPerToken = Float(1 / capacity)

@@ -39,7 +39,7 @@ struct PredictedCost: Policy {
     private(set) var places = SessionPlaces()
     /// Requests that usually wait on each node, as decisions find them: the moment's number would have work done twice
     /// whenever queues are short for a second, and paid for when they are long again.
-    private var usualQueued = 0.0
+    private(set) var usualQueued = 0.0
     private var costs: ContiguousArray<CostTable.Lane> = []
     // By group of ``CostTable/groupSize`` nodes.
     private var groupWritten: ContiguousArray<UInt8> = []
@@ -350,17 +350,5 @@ struct PredictedCost: Policy {
     /// Of a clock that wraps after 24 days.
     static func milliseconds(_ time: MonotonicTime) -> Int32 {
         Int32(truncatingIfNeeded: time.nanoseconds / 1_000_000)
-    }
-}
-
-extension Span<Int32> {
-    /// Of ascending elements.
-    fileprivate func contains(_ element: Int32) -> Bool {
-        var (low, high) = (0, count)
-        while low < high {
-            let middle = (low + high) / 2
-            if self[middle] < element { low = middle + 1 } else { high = middle }
-        }
-        return low < count && self[low] == element
     }
 }
