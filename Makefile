@@ -14,7 +14,7 @@ TRACES ?= traces
 # Test suites that need no server.
 QUICK := DomainTests|JSONTests|OpenAIProtocolTests|TokenizationTests|RoutingTests|BillingTests|ArchitectureTests
 
-.PHONY: run build test quick lint fuzz bench bench-routing test-conformance test-tokens test-real clean
+.PHONY: run build test quick lint fuzz bench bench-routing test-conformance test-tokens test-allocations test-real clean
 .PHONY: packages test-packages bench-packages
 
 run: build
@@ -55,6 +55,10 @@ bench-routing: bench-packages build
 # Ids and counts against the libraries that define them, on 27 MB; TOKENS_FUZZ_SECONDS=3600 fuzzes for an hour.
 test-tokens: build
 	@scripts/test-tokens.sh full $(ARGS)
+
+# That a decision allocates nothing: true of optimized code only, so with a build of its own.
+test-allocations: packages
+	$(SWIFT) test -c release -Xswiftc -enable-testing --scratch-path .build-testing --filter DecisionAllocationTests
 
 test-real: build
 	@scripts/test-real.sh $(ARGS)

@@ -94,6 +94,7 @@ let package = Package(
         ),
 
         // Tests.
+        .target(name: "CAllocations", path: "Tests/CAllocations"),
         .target(
             name: "Support",
             dependencies: ["Domain", "Billing", "JSON", .product(name: "Yams", package: "Yams")],
@@ -104,7 +105,8 @@ let package = Package(
         .testTarget(name: "JSONTests", dependencies: ["JSON", "Support"], swiftSettings: strict),
         .testTarget(name: "OpenAIProtocolTests", dependencies: ["OpenAIProtocol", "Support"], swiftSettings: strict),
         .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "Support"], swiftSettings: strict),
-        .testTarget(name: "RoutingTests", dependencies: ["Routing", "Support"], swiftSettings: strict),
+        .testTarget(
+            name: "RoutingTests", dependencies: ["Routing", "Support", "CAllocations"], swiftSettings: strict),
         .testTarget(name: "BillingTests", dependencies: ["Billing", "Support"], swiftSettings: strict),
         .testTarget(name: "RedisTests", dependencies: ["Redis", "Support", nioEmbedded], swiftSettings: strict),
         .testTarget(

@@ -16,6 +16,8 @@ package struct Attempt: Hashable, Sendable {
     /// What the node said that it had cached; nil until it says so, if it does.
     package internal(set) var cachedTokens: Int?
 
+    /// ``RoutingRequest/attentionTokens``.
+    package internal(set) var attentionTokens = RoutingRequest.attentionTokensDefault
     /// ``RoutingRequest/isStreamed``.
     package internal(set) var isStreamed = true
 

@@ -143,6 +143,7 @@ package struct Router: Sendable {
             nodeIndex: chosen, promptTokens: Int(prompt), newTokens: Int(prompt - loads[chosen].prefixTokens),
             expectedOutputTokens: Int(output), session: request.session, decidedAt: now)
         attempt.isStreamed = request.isStreamed
+        attempt.attentionTokens = request.attentionTokens
         policy.placed(&attempt, load: loads[chosen], now: now)
         let work = InflightWork(
             requests: 1, queuedRequests: 1, promptTokens: prompt, queuedTokens: Int64(attempt.newTokens),

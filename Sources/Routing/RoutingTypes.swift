@@ -17,8 +17,13 @@ package struct RoutingRequest: Sendable {
     package var blockTokens: Double
     /// Whether the first token will be seen when it comes (``Router/firstToken(_:cachedTokens:now:)``).
     package var isStreamed: Bool
+    /// Context at which attention costs the model as much for a token as everything else does, in tokens.
+    package var attentionTokens = attentionTokensDefault
     /// Where the nodes must be that may have it; nil is anywhere.
     package var region: String?
+
+    /// What a model of 8B parameters has.
+    package static let attentionTokensDefault = 32_000.0
 
     package init(
         model: ModelID, promptTokens: Int, expectedOutputTokens: Int, engines: EngineSet = .all,

@@ -25,6 +25,7 @@ private let example = """
         max_output_tokens: 4096
         image_tokens_max: 1000
         template_tokens_max: 32
+        attention_tokens: 48000
         timeouts: { first_byte: 2m, stream_idle: 5s }
         price: { input: 0.05, cached_input: 0.010000001, output: 123 }
       - id: embed
@@ -85,12 +86,14 @@ struct ConfigurationTests {
                     header: .seconds(10), body: .seconds(60), idle: .seconds(75), connect: .milliseconds(250),
                     firstByte: .seconds(120), streamIdle: .seconds(60), request: .seconds(600), drain: .zero))
         #expect(read.retry == RetryConfiguration(attempts: 3, budgetPermille: 25))
+        var llama = ModelConfiguration(
+            id: ModelID(unchecked: "llama-3.1-8b"), contextTokens: 131_072, maxOutputTokens: 4_096,
+            imageTokensMax: 1_000, templateTokensMax: 32, firstByte: .seconds(120), streamIdle: .seconds(5),
+            price: ConfiguredPrice(input: 50_000_000, cachedInput: 10_000_001, output: 123_000_000_000))
+        llama.attentionTokens = 48_000
         #expect(
             read.models == [
-                ModelConfiguration(
-                    id: ModelID(unchecked: "llama-3.1-8b"), contextTokens: 131_072, maxOutputTokens: 4_096,
-                    imageTokensMax: 1_000, templateTokensMax: 32, firstByte: .seconds(120), streamIdle: .seconds(5),
-                    price: ConfiguredPrice(input: 50_000_000, cachedInput: 10_000_001, output: 123_000_000_000)),
+                llama,
                 ModelConfiguration(
                     id: ModelID(unchecked: "embed"),
                     price: ConfiguredPrice(input: 100_000_000, cachedInput: 100_000_000, output: 0)),

@@ -76,6 +76,23 @@ struct StoredNodeTests {
         #expect(failure?.code == .invalid && failure?.message.contains("'url'") == true)
     }
 
+    @Test func aNodeMayNotRegisterTheGatewayAtAnyOfItsMachinesAddressesNorARedisOfAnyName() throws {
+        for device in try System.enumerateDevices() {
+            guard let address = device.address?.ipAddress, !address.hasPrefix("fe80") else { continue }
+            let host = address.contains(":") ? "[\(address)]" : address
+            #expect(throws: OperatorFailure.self) {
+                try stored(proposal(url: "http://\(host):8080"), .registered)
+            }
+            #expect(throws: Never.self) { try stored(proposal(url: "http://\(host):8000"), .registered) }
+        }
+        var named = configuration()
+        named.redisURL = Secret("redis://cache.internal:7000")
+        #expect(throws: OperatorFailure.self) {
+            try stored(proposal(url: "http://10.0.0.9:7000"), .registered, in: named)
+        }
+        #expect(throws: Never.self) { try stored(proposal(url: "http://10.0.0.9:6379"), .registered, in: named) }
+    }
+
     @Test func aNodeMayRegisterAnAddressOfItsNetworksOrANameBehindTLS() throws {
         for url in ["http://10.0.0.9:8000", "http://127.0.0.1:9000", "http://[2001:db8::1]:80", "https://node.example"]
         {
@@ -117,30 +134,26 @@ struct RedisNodeStoreTests {
         let session = try await RedisSession.connect(
             RedisConfiguration(url: try RedisURL(redis.url)), on: NIOSingletons.posixEventLoopGroup.any())
         let store = RedisNodeStore(session: session)
-        let empty = try #require(try await store.nodes(since: nil, mayExpire: true))
+        let empty = try #require(try await store.nodes(since: nil))
         #expect(empty.nodes.isEmpty)
-        #expect(try await store.nodes(since: empty.version, mayExpire: true) == nil)
+        #expect(try await store.nodes(since: empty.version) == nil)
 
         let added = try stored(proposal("added"))
         let registered = try stored(proposal("registered"), .registered)
         #expect(try await store.put(added, lifetime: nil) == .created)
         #expect(try await store.put(added, lifetime: nil) == .renewed)
         #expect(try await store.put(registered, lifetime: .seconds(60)) == .created)
-        let both = try #require(try await store.nodes(since: empty.version, mayExpire: true))
+        let both = try #require(try await store.nodes(since: empty.version))
         #expect(both.nodes == [added, registered])
 
         // Neither takes the other's name.
         #expect(try await store.put(try stored(proposal("added"), .registered), lifetime: .seconds(60)) == .taken)
         #expect(try await store.put(try stored(proposal("registered")), lifetime: nil) == .taken)
-        #expect(try await store.nodes(since: both.version, mayExpire: true) == nil)
+        #expect(try await store.nodes(since: both.version) == nil)
 
         let moved = try stored(proposal("registered", url: "http://10.0.0.10:8000"), .registered)
         #expect(try await store.put(moved, lifetime: .milliseconds(1)) == .changed)
-        // Its time is over by now; who may not say so leaves it there.
-        let changed = try await store.nodes(since: both.version, mayExpire: false)
-        #expect(changed?.nodes.count == 2)
-        #expect(changed?.nodes.first { $0.id == added.id } == added)
-        while try await store.nodes(since: nil, mayExpire: true)?.nodes != [added] {
+        while try await store.nodes(since: nil)?.nodes != [added] {
             try await Task.sleep(for: .milliseconds(2))
         }
         #expect(try await session.command("ZCARD", "tg:{fleet}:heartbeats").int64 == 0)
@@ -149,7 +162,42 @@ struct RedisNodeStoreTests {
         #expect(try await store.remove(added.id))
         #expect(try await store.remove(added.id) == false)
         #expect(try await session.command("EXISTS", "tg:{fleet}").int64 == 0)
-        #expect(try await store.nodes(since: nil, mayExpire: true)?.nodes == [])
+        #expect(try await store.nodes(since: nil)?.nodes == [])
+        await session.close()
+        redis.stop()
+    }
+
+    @Test func whileNoGatewayListenedNobodysHeartbeatIsMissed() async throws {
+        let redis = try RedisServerProcess.start()
+        let session = try await RedisSession.connect(
+            RedisConfiguration(url: try RedisURL(redis.url)), on: NIOSingletons.posixEventLoopGroup.any())
+        let store = RedisNodeStore(session: session)
+        let node = try stored(proposal("registered"), .registered)
+        _ = try await store.nodes(since: nil)
+        #expect(try await store.put(node, lifetime: .seconds(30)) == .created)
+
+        /// As if all that the store knows had happened so many milliseconds earlier.
+        func age(by milliseconds: Int, read: Bool) async throws {
+            _ = try await session.command("ZINCRBY", "tg:{fleet}:heartbeats", "-\(milliseconds)", "registered")
+            if read { _ = try await session.command("HINCRBY", "tg:{fleet}:nodes", "#read", "-\(milliseconds)") }
+        }
+        func secondsLeft() async throws -> Double {
+            let leaves = try #require(
+                try await session.command("ZSCORE", "tg:{fleet}:heartbeats", "registered").string.flatMap(Double.init))
+            let time = try #require(try await session.command("TIME").array)
+            return leaves / 1_000 - Double(try #require(time[0].string.flatMap(Double.init)))
+        }
+
+        // A day without a gateway: it has as long as it had before.
+        try await age(by: 86_400_000, read: true)
+        #expect(try await store.nodes(since: nil)?.nodes == [node])
+        #expect((25..<32).contains(try await secondsLeft()))
+        // And only once.
+        #expect(try await store.nodes(since: nil)?.nodes == [node])
+        #expect((25..<32).contains(try await secondsLeft()))
+        // Silent while a gateway listened.
+        try await age(by: 40_000, read: false)
+        #expect(try await store.nodes(since: nil)?.nodes == [])
         await session.close()
         redis.stop()
     }

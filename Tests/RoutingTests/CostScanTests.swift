@@ -61,7 +61,8 @@ import Testing
             guard isAllowed(node) else { return .infinity }
             let cached = Double(loads[node].prefixTokens)
             let new = max(1, Double(request.promptTokens) - cached)
-            let work = policy.work(newTokens: new, cachedTokens: cached)
+            let work = PredictedCost.work(
+                newTokens: new, cachedTokens: cached, RoutingRequest.attentionTokensDefault)
             return policy.table.cost(
                 node, work: Float(work), newTokens: Float(new), policy.terms(of: request, now: now))
         }

@@ -38,6 +38,22 @@ struct PredictedCostTests {
         }
     }
 
+    @Test(arguments: [8_000.0, 32_000, 100_000])
+    func workGrowsWithTheModelsAttention(attentionTokens: Double) throws {
+        let router = fleet(1)
+        var long = request(prompt: 20_000)
+        long.attentionTokens = attentionTokens
+        let first = try #require(router.assign(long, blocks: blocks(1, 30), now: 1))
+        #expect(router.router.attempt(first)?.work == 20_000 * (1 + 10_000 / attentionTokens))
+        serve(router, first, from: 1, firstAfter: 1, prompt: 20_000)
+        // The new part reads all that is cached before it.
+        long.promptTokens = 16_384
+        let again = try #require(router.assign(long, blocks: blocks(1, 30), now: 5))
+        let cached = 30.0 * 512
+        let new = 16_384 - cached
+        #expect(router.router.attempt(again)?.work == new * (1 + (cached + new / 2) / attentionTokens))
+    }
+
     @Test func longQueueOutweighsAPrefix() throws {
         let router = fleet(2)
         let first = try #require(router.assign(request(prompt: 4_096), blocks: blocks(1, 8), now: 1))

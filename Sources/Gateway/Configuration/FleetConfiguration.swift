@@ -5,6 +5,7 @@ import Routing
 /// A model as customers ask for it.
 package struct ModelConfiguration: Hashable, Sendable {
     package static let tokensMax = 100_000_000
+    package static let attentionTokensMin = 1_000
     package static let maxOutputTokensDefault = 8_192
     package static let aliasesMax = 64
     package static let fallbacksMax = 8
@@ -22,6 +23,8 @@ package struct ModelConfiguration: Hashable, Sendable {
     package var imageTokensMax: Int
     /// Reserved for the chat template, a conversation.
     package var templateTokensMax: Int
+    /// Context at which attention costs a token as much as the rest of the model does; smaller for smaller models.
+    package var attentionTokens = Int(RoutingRequest.attentionTokensDefault)
     /// Other names for it; no other model has them as id or alias.
     package var aliases: [ModelID] = []
     /// Models that serve in its place while no node of its own takes requests, in this order. They exist, and lead back

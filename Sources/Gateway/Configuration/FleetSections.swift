@@ -35,6 +35,8 @@ struct FleetSections {
         let imageTokensMax = section.value("image_tokens_max", Units.integer(in: 0...ModelConfiguration.tokensMax))
         let templateTokensMax = section.value(
             "template_tokens_max", Units.integer(in: 0...ModelConfiguration.tokensMax))
+        let attentionTokens = section.value(
+            "attention_tokens", Units.integer(in: ModelConfiguration.attentionTokensMin...ModelConfiguration.tokensMax))
 
         let timeouts = section.section("timeouts")
         let duration = Units.duration(in: .milliseconds(10)...TimeoutsConfiguration.durationMax)
@@ -65,6 +67,7 @@ struct FleetSections {
         model.connect = connect
         imageTokensMax.map { model.imageTokensMax = $0 }
         templateTokensMax.map { model.templateTokensMax = $0 }
+        attentionTokens.map { model.attentionTokens = $0 }
         if !section.has("price") {
             section.warning("price", "\(id) has no price here: 'tollgate price set' must have given it one")
         }

@@ -13,6 +13,7 @@ extension Exchange {
             model: model.id, promptTokens: promptTokensEstimate, expectedOutputTokens: completionTokensMax,
             engines: endpoint?.engines ?? .all, excluded: tried, isStreamed: scanned.stream)
         request.region = key?.region
+        request.attentionTokens = Double(model.configuration.attentionTokens)
         guard loop.services.router.weighsPrompts, scanned.endpoint.generates,
             let salt = loop.blockSalt(of: org, model.id)
         else {

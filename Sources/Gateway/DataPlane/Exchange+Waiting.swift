@@ -9,7 +9,9 @@ extension Exchange {
     /// What the request asks for room with.
     func admissionRequest(_ request: RoutingRequest, _ key: KeyRecord, now: MonotonicTime) -> AdmissionRequest {
         let queue = snapshot.configuration.queue
-        var deadline = now.advanced(by: queue.deadline)
+        // Whoever begins when the time of all requests is nearly over is let go in vain: 429 is more use than 408.
+        let last = acceptedAt.advanced(byNanoseconds: snapshot.timeouts.request / 10 * 9)
+        var deadline = min(now.advanced(by: queue.deadline), last)
         // A client that says when it will leave is served before then, or not at all.
         if let seconds = incoming?.timeoutSeconds {
             deadline = min(deadline, acceptedAt.advanced(byNanoseconds: Int64(seconds * 1e9)))

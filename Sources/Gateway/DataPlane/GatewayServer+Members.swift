@@ -7,9 +7,6 @@ import Routing
 extension GatewayServer {
     /// Between two looks at the stored nodes.
     private static let membersInterval = Duration.milliseconds(500)
-    /// While the store is away no heartbeat is heard: for so long after it came back nobody leaves for want of one, or a
-    /// fleet that is well would leave as a whole.
-    private static let heartbeatGrace = Duration.seconds(60)
 
     /// Takes a node into the fleet of all replicas; in effect here when this returns.
     ///
@@ -90,11 +87,8 @@ extension GatewayServer {
     private func readMembers() async -> String? {
         do {
             try await inTurn { [self] in
-                let (known, mayExpire) = published.withLock { published in
-                    (published.membersVersion, published.storeFailedAt.map { graceHasPassed(since: $0) } ?? true)
-                }
-                guard let (version, nodes) = try await parts.nodeStore.nodes(since: known, mayExpire: mayExpire)
-                else { return }
+                let known = published.withLock { $0.membersVersion }
+                guard let (version, nodes) = try await parts.nodeStore.nodes(since: known) else { return }
                 let before = published.withLock { published in
                     let before = published.members.stored
                     published.members.stored = nodes
@@ -103,17 +97,18 @@ extension GatewayServer {
                 }
                 guard before != nodes else { return }
                 log(before: before, after: nodes)
-                try await publishMembers()
+                do {
+                    try await publishMembers()
+                } catch {
+                    // As if it had not been read, so that the next look publishes it.
+                    published.withLock { ($0.members.stored, $0.membersVersion) = (before, nil) }
+                    throw error
+                }
             }
             return nil
         } catch {
-            published.withLock { $0.storeFailedAt = .now() }
             return "\(error)"
         }
-    }
-
-    private func graceHasPassed(since failure: MonotonicTime) -> Bool {
-        MonotonicTime.now().nanoseconds(since: failure) >= Self.heartbeatGrace.nanoseconds
     }
 
     /// The nodes that DNS names now.

@@ -30,8 +30,6 @@ package final class GatewayServer: Sendable {
         var members = FleetMembers()
         /// Of the stored ones; nil before they were read.
         var membersVersion: String?
-        /// When they could not be read last.
-        var storeFailedAt: MonotonicTime?
         /// Grows with each change, so that two changes at once end with the later one on every loop.
         var version: Int64 = 0
     }

@@ -3,11 +3,11 @@ import Redis
 
 /// Where nodes are kept that are not in the file.
 protocol NodeStore: Sendable {
-    /// - Parameter mayExpire: Nodes whose heartbeat stopped leave now, for all gateways.
+    /// Nodes whose heartbeat stopped leave now, for all gateways. Time in which no gateway asked does not count: nobody
+    /// heard them.
+    ///
     /// - Returns: All of them; nil where the version is `known`.
-    func nodes(
-        since known: String?, mayExpire: Bool
-    ) async throws(OperatorWordFailure) -> (version: String, nodes: [StoredNode])?
+    func nodes(since known: String?) async throws(OperatorWordFailure) -> (version: String, nodes: [StoredNode])?
     /// - Parameter lifetime: How long it stays without another call; nil for ever.
     func put(_ node: StoredNode, lifetime: Duration?) async throws(OperatorWordFailure) -> NodeStoreAnswer
     /// - Returns: Whether it was there.
@@ -25,8 +25,9 @@ enum NodeStoreAnswer: String, Hashable, Sendable {
     case full
 }
 
-/// The hash `tg:{fleet}:nodes` (node to JSON, and under `#version` a count of its changes) and the sorted set
-/// `tg:{fleet}:heartbeats` (node to the millisecond of Redis' clock at which it leaves).
+/// The hash `tg:{fleet}:nodes` (node to JSON; under `#version` a count of its changes, under `#read` the millisecond of
+/// Redis' clock at which a gateway read it last) and the sorted set `tg:{fleet}:heartbeats` (node to the millisecond at
+/// which it leaves).
 struct RedisNodeStore: NodeStore {
     static let key = "tg:{fleet}:nodes"
     static let heartbeatsKey = "tg:{fleet}:heartbeats"
@@ -39,13 +40,24 @@ struct RedisNodeStore: NodeStore {
         self.timeout = timeout
     }
 
-    /// Removes at most a hundred silent nodes at a time. ARGV: the version that is known, whether to remove any.
+    /// Of the hash's fields, those that are no node.
+    private static let ownFields = 2
+    /// Gateways read twice a second: after a longer silence there was none, or none that reached the store.
+    private static let silence = Duration.seconds(5)
+
+    /// Removes at most a hundred silent nodes at a time. ARGV: the version that is known, ``silence`` in milliseconds.
     private static let read = RedisScript(
         source: """
             local t = redis.call('TIME')
             local now = t[1] * 1000 + math.floor(t[2] / 1000)
-            local gone = {}
-            if ARGV[2] == '1' then gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 100) end
+            local unheard = now - (redis.call('HGET', KEYS[1], '#read') or now)
+            if unheard > tonumber(ARGV[2]) then
+              for _, node in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+                redis.call('ZINCRBY', KEYS[2], string.format('%d', unheard), node)
+              end
+            end
+            if unheard <= 0 or unheard >= 1000 then redis.call('HSET', KEYS[1], '#read', string.format('%d', now)) end
+            local gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 100)
             for _, node in ipairs(gone) do
               redis.call('ZREM', KEYS[2], node)
               redis.call('HDEL', KEYS[1], node)
@@ -55,14 +67,15 @@ struct RedisNodeStore: NodeStore {
             if version == ARGV[1] then return {version} end
             return {version, redis.call('HGETALL', KEYS[1])}
             """)
-    /// ARGV: the node, its origin, its JSON, its lifetime in milliseconds or `-`, how many nodes there may be.
+    /// ARGV: the node, its origin, its JSON, its lifetime in milliseconds or `-`, how many fields there
+    /// may be.
     private static let put = RedisScript(
         source: """
             local held = redis.call('HGET', KEYS[1], ARGV[1])
             if held then
               local origin = cjson.decode(held).origin
               if origin ~= ARGV[2] then return 'taken' end
-            elseif redis.call('HLEN', KEYS[1]) > tonumber(ARGV[5]) then
+            elseif redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[5]) then
               return 'full'
             end
             if ARGV[4] ~= '-' then
@@ -88,9 +101,10 @@ struct RedisNodeStore: NodeStore {
     private static let keys: [RESPArgument] = [.string(key), .string(heartbeatsKey)]
 
     func nodes(
-        since known: String?, mayExpire: Bool
+        since known: String?
     ) async throws(OperatorWordFailure) -> (version: String, nodes: [StoredNode])? {
-        let reply = try await evaluate(Self.read, [.string(known ?? ""), mayExpire ? "1" : "0"])
+        let reply = try await evaluate(
+            Self.read, [.string(known ?? ""), .integer(Self.silence.milliseconds)])
         guard let parts = reply.array, let version = parts.first?.string else {
             throw OperatorWordFailure("Redis answered with something else than a version and a hash")
         }
@@ -110,7 +124,8 @@ struct RedisNodeStore: NodeStore {
             Self.put,
             [
                 .string(node.id.rawValue), .string(node.origin.rawValue), .bytes(node.encoded),
-                lifetime.map { .integer($0.milliseconds) } ?? "-", .integer(Int64(GatewayConfiguration.nodesMax)),
+                lifetime.map { .integer($0.milliseconds) } ?? "-",
+                .integer(Int64(GatewayConfiguration.nodesMax + Self.ownFields)),
             ])
         guard let answer = reply.string.flatMap(NodeStoreAnswer.init) else {
             throw OperatorWordFailure("Redis answered with something unknown")

@@ -1,6 +1,7 @@
 import Billing
 import Domain
 import JSON
+import NIOCore
 import Redis
 import Routing
 
@@ -188,7 +189,8 @@ struct StoredNode: Hashable, Sendable {
 /// - An IP literal, or a name behind `https://`, whose certificate proves it: a plain name could mean another address by
 ///   the time that it is used.
 /// - No path, so that nothing but `/v1`, `/health` and `/metrics` is asked for.
-/// - Not an unspecified, link-local (cloud metadata), multicast or reserved address; not the gateway itself or its Redis.
+/// - Not an unspecified, link-local (cloud metadata), multicast or reserved address; not the gateway itself, at any of
+///   this machine's addresses, nor its Redis.
 /// - Within `join_networks`, where those are given.
 enum JoinRules {
     private static let forbidden = [
@@ -216,17 +218,24 @@ enum JoinRules {
             throw OperatorFailure(.invalid, "'url': \(address) is not within the configuration's join_networks")
         }
         let ownPorts = [configuration.listen.port, configuration.admin.listen.port]
-        if isLoopback(address) && ownPorts.contains(url.port) || isRedis(address, url.port, configuration) {
-            throw OperatorFailure(.invalid, "'url': \(url.authority) is the gateway itself or its Redis")
+        if ownPorts.contains(url.port) && isHere(address) || isRedis(address, url.port, configuration) {
+            throw OperatorFailure(.invalid, "'url': \(url.authority) is or may be the gateway itself or its Redis")
         }
     }
 
-    /// A Redis that the configuration names by another name than its address is not known again.
+    /// A Redis that the configuration names by a host name may be at any address: its port is refused everywhere.
     private static func isRedis(_ address: IPAddress, _ port: Int, _ configuration: GatewayConfiguration) -> Bool {
         guard let redis = try? RedisURL(configuration.redisURL.reveal()), case .tcp(let host, port) = redis.address
         else { return false }
-        let isHere = host == "localhost" || IPAddress(host).map(isLoopback) == true
-        return IPAddress(host) == address || isHere && isLoopback(address)
+        guard let known = host == "localhost" ? IPAddress("127.0.0.1") : IPAddress(host) else { return true }
+        return known == address || isHere(known) && isHere(address)
+    }
+
+    /// Whether it is one of this machine's.
+    private static func isHere(_ address: IPAddress) -> Bool {
+        if isLoopback(address) { return true }
+        let devices = (try? System.enumerateDevices()) ?? []
+        return devices.contains { $0.address?.ipAddress.flatMap { IPAddress($0) } == address }
     }
 
     private static func isLoopback(_ address: IPAddress) -> Bool {

@@ -5,9 +5,6 @@ struct CostWeights: Sendable {
     /// More gateways than this that nobody hears make nothing worse.
     static let unheardMax = 3.0
 
-    /// Context at which attention costs a token as much as everything else, in tokens: the default of a model of 8B
-    /// parameters, smaller for smaller models.
-    var attentionTokens = 32_000.0
     /// Of the work that another cache could have saved.
     var duplicate = 2.0
     /// Further weight of the same per request that usually waits on each node.

@@ -8,7 +8,7 @@ extension PredictedCost {
         let shared = terms(of: request, now: now)
         let cached = Double(load.prefixTokens)
         let new = max(1, Double(request.promptTokens) - cached)
-        var work = work(newTokens: new, cachedTokens: cached)
+        var work = Self.work(newTokens: new, cachedTokens: cached, request.attentionTokens)
         if let slot = hintSlot(node, promptTokens: request.promptTokens) { work *= 1 - hint.chances[slot] }
         let run = work * Double(table.rows[node].inverseRate)
         let step = Double(table.rows[node].step)

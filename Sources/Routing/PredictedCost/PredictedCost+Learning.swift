@@ -40,7 +40,8 @@ extension PredictedCost {
     mutating func placed(_ attempt: inout Attempt, load: NodeLoad, now: MonotonicTime) {
         let node = attempt.nodeIndex
         let cached = Double(attempt.promptTokens - attempt.newTokens)
-        attempt.work = work(newTokens: Double(attempt.newTokens), cachedTokens: cached)
+        attempt.work = Self.work(
+            newTokens: Double(attempt.newTokens), cachedTokens: cached, attempt.attentionTokens)
         let waiting = Double(table.wait(node, nowMilliseconds: Self.milliseconds(now)))
         let rate = estimates[node].tokensPerSecond
         attempt.workAhead = waiting * rate
@@ -85,7 +86,8 @@ extension PredictedCost {
             - estimates[node].step.seconds
         guard estimates[node].isTelling(attempt) else { return }
         guard attempt.workAhead + attempt.work > PrefillRate.workMin else { return }
-        let done = work(newTokens: Double(attempt.promptTokens - cached), cachedTokens: Double(cached))
+        let done = Self.work(
+            newTokens: Double(attempt.promptTokens - cached), cachedTokens: Double(cached), attempt.attentionTokens)
         estimates[node].rate.learn(work: attempt.workAhead + done, seconds: seconds)
         estimates[node].sampledLast = firstTokenAt
         teachClass(of: node, now: firstTokenAt)

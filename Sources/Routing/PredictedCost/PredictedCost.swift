@@ -74,7 +74,7 @@ struct PredictedCost: Policy {
         let terms = terms(of: request, now: now)
         let winner = rendezvous.winners(session: request.session)
         places = request.session == 0 ? SessionPlaces() : Self.places(of: winner, holders: holders, loads: loads)
-        let work = Float(work(newTokens: prompt, cachedTokens: 0))
+        let work = Float(Self.work(newTokens: prompt, cachedTokens: 0, request.attentionTokens))
 
         scoreKnowing(request, allowed: allowed, holders: holders, terms: terms, loads: loads, now: now)
         let node =
@@ -91,8 +91,8 @@ struct PredictedCost: Policy {
     // MARK: Choosing
 
     /// Prompt tokens that are new to a node, weighted for attention: each also reads all the context before it.
-    func work(newTokens: Double, cachedTokens: Double) -> Double {
-        newTokens * (1 + (cachedTokens + newTokens / 2) / weights.attentionTokens)
+    static func work(newTokens: Double, cachedTokens: Double, _ attentionTokens: Double) -> Double {
+        newTokens * (1 + (cachedTokens + newTokens / 2) / attentionTokens)
     }
 
     func terms(of request: RoutingRequest, now: MonotonicTime) -> CostTable.Request {
@@ -138,7 +138,7 @@ struct PredictedCost: Policy {
     ) -> Float {
         let cached = Double(cached)
         let new = max(1, Double(request.promptTokens) - cached)
-        var work = work(newTokens: new, cachedTokens: cached)
+        var work = Self.work(newTokens: new, cachedTokens: cached, request.attentionTokens)
         var terms = terms
         if let slot = hintSlot(node, promptTokens: request.promptTokens) {
             work *= 1 - hint.chances[slot]
@@ -155,7 +155,7 @@ struct PredictedCost: Policy {
         guard load.isOpen, let endsAt = load.endsAt, now < endsAt else { return CostTable.closed }
         let cached = Double(load.prefixTokens)
         let new = max(1, Double(request.promptTokens) - cached)
-        let work = work(newTokens: new, cachedTokens: cached)
+        let work = Self.work(newTokens: new, cachedTokens: cached, request.attentionTokens)
         let rtt = Double(load.rttNanoseconds) / 1e9
         let seconds =
             rtt + Double(table.wait(node, nowMilliseconds: terms.nowMilliseconds))
