@@ -23,6 +23,12 @@ package struct MonotonicTime: Hashable, Sendable, Comparable {
         MonotonicTime(nanoseconds: nanoseconds + delta)
     }
 
+    /// Within centuries, whatever is asked.
+    package func advanced(bySeconds seconds: Double) -> MonotonicTime {
+        let nanoseconds = (seconds.isNaN ? 0 : min(max(seconds, -1e9), 1e9)) * 1e9
+        return advanced(byNanoseconds: Int64(nanoseconds))
+    }
+
     package func advanced(by duration: Duration) -> MonotonicTime {
         advanced(byNanoseconds: duration.nanoseconds)
     }

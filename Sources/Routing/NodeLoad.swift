@@ -36,7 +36,7 @@ package struct NodeLoad: Hashable, Sendable {
     package internal(set) var prefixTokens: Int64 = 0
     /// What the node can hold: as it reports, else as its class or the operator says.
     package internal(set) var kvCapacityTokens: Int64
-    /// The last report that was believed, and when it came.
+    /// The last report that could be true, believed or not, and when it came.
     package internal(set) var report: NodeReport?
     package internal(set) var reportedAt: MonotonicTime?
     package internal(set) var maxConcurrency: Int32 { didSet { openChanged() } }

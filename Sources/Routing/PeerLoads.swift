@@ -13,6 +13,9 @@ struct PeerLoads: Sendable {
     /// A peer silent for longer has gone, its requests with it.
     static let forgetNanoseconds: Int64 = 600_000_000_000
 
+    /// What a report claimed is believed for so long: nodes whose metrics have stopped are known by what is told.
+    static let reportNanoseconds: Int64 = 10_000_000_000
+
     private struct Peer: Sendable {
         var id: UInt64
         var sequence: UInt64 = 0
@@ -26,10 +29,12 @@ struct PeerLoads: Sendable {
     /// By node index: the peers' together, and what the node reported beyond all that was told.
     private var told: ContiguousArray<InflightWork> = []
     private var beyond: ContiguousArray<InflightWork> = []
-    /// Our own requests in reports, and all in them, over the last few hundred reports: how many others there are for
-    /// each of ours.
+    /// When the last report that was believed came; nil where none has.
+    private var reportedAt: ContiguousArray<MonotonicTime?> = []
+    /// Our own requests in reports, and those in them that nobody tells of, over the last few hundred reports: how many
+    /// others there are for each of ours.
     private var ownReported = 0.0
-    private var allReported = 0.0
+    private var untoldReported = 0.0
     private static let reportedDecay = 0.998
     /// For each of our requests others have so many at most.
     static let othersMax = 31.0
@@ -47,6 +52,7 @@ struct PeerLoads: Sendable {
         }
         fit(&told)
         fit(&beyond)
+        reportedAt.fit(count: count, renewed: renewed, nil)
         for peer in peers.indices { fit(&peers[peer].work) }
     }
 
@@ -85,6 +91,14 @@ struct PeerLoads: Sendable {
             }
             if silence > Self.forgetNanoseconds { peers.remove(at: peer) }
         }
+        for node in beyond.indices where beyond[node] != .zero && !isReported(node, now: now) {
+            beyond[node] = .zero
+            changed(node)
+        }
+    }
+
+    private func isReported(_ node: Int, now: MonotonicTime) -> Bool {
+        reportedAt[node].map { now.nanoseconds(since: $0) <= Self.reportNanoseconds } ?? false
     }
 
     private mutating func clear(_ peer: Int, changed: (Int) -> Void) {
@@ -114,16 +128,19 @@ struct PeerLoads: Sendable {
     /// - Parameters:
     ///   - report: nil where it is not to be believed, or there is none.
     ///   - meanWork: Of a queued request of which nothing else is known.
-    mutating func reported(_ node: Int, _ report: NodeReport?, load: NodeLoad, meanWork: Double) {
+    mutating func reported(
+        _ node: Int, _ report: NodeReport?, load: NodeLoad, meanWork: Double, now: MonotonicTime
+    ) {
         guard let report else {
-            beyond[node] = .zero
+            (beyond[node], reportedAt[node]) = (.zero, nil)
             return
         }
+        reportedAt[node] = now
         let told = told[node]
         let requests = report.runningRequests + report.waitingRequests
         let own = Double(load.own.requests)
         ownReported = ownReported * Self.reportedDecay + own
-        allReported = allReported * Self.reportedDecay + max(requests, own)
+        untoldReported = untoldReported * Self.reportedDecay + max(0, requests - own - Double(told.requests))
         var work = InflightWork.zero
         work.requests = Self.rest(requests, load.own.requests, told.requests)
         work.queuedRequests = Self.rest(report.waitingRequests, load.own.queuedRequests, told.queuedRequests)
@@ -140,12 +157,13 @@ struct PeerLoads: Sendable {
     /// Requests of gateways that nobody hears, for each of ours; 0 where all are heard.
     var unheard: Double {
         guard !isComplete, ownReported > 0 else { return 0 }
-        return max(0, min(Self.othersMax, (allReported - ownReported) / ownReported))
+        return min(Self.othersMax, untoldReported / ownReported)
     }
 
     /// We placed work on a node. Gateways that nobody hears will have placed theirs since the last report: they see the
-    /// same fleet and do as we do.
-    mutating func placed(_ node: Int, work: Double) {
+    /// same fleet and do as we do. Where no report comes that would set it right, nothing is supposed.
+    mutating func placed(_ node: Int, work: Double, now: MonotonicTime) {
+        guard isReported(node, now: now) else { return }
         beyond[node].queuedWork += work * unheard
     }
 

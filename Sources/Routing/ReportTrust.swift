@@ -2,7 +2,7 @@ import Domain
 
 /// Why a node's metrics are not believed.
 package enum ReportDistrust: String, Hashable, Sendable, CaseIterable {
-    /// Negative, NaN or enormous.
+    /// Negative, NaN or enormous, or of a server that starts anew with every report.
     case implausible
     /// The same for half a minute, though requests came and went.
     case frozen
@@ -25,6 +25,8 @@ struct ReportTrust: Hashable, Sendable {
     static let staleEvents: Int64 = 4
     /// Reports in a row that claim too little before that is more than the delay of a scrape.
     static let contradictionsMax = 10
+    /// Reports in a row that each name another start of the server, after which none of them is a start.
+    static let startsMax = 3
     /// Plausible reports in a row after which a node that talked nonsense is believed again.
     static let plausibleMin = 3
 
@@ -34,6 +36,7 @@ struct ReportTrust: Hashable, Sendable {
     private var eventsAtChange: Int64 = 0
     private var contradictions = 0
     private var plausible = 0
+    private var starts = 0
 
     /// Metrics came that are about another model: none of their numbers are taken.
     mutating func sawOtherModel() { distrust = .otherModel }
@@ -43,7 +46,10 @@ struct ReportTrust: Hashable, Sendable {
     ///   - events: How many requests we have placed and ended there, ever.
     /// - Returns: Whether the report is believed.
     mutating func judge(_ report: NodeReport, own: InflightWork, events: Int64, now: MonotonicTime) -> Bool {
-        guard report.isPlausible else {
+        let isStart = last?.serverStart != nil && report.serverStart != nil && last?.serverStart != report.serverStart
+        starts = isStart ? min(starts + 1, Self.startsMax) : 0
+        guard report.isPlausible, starts < Self.startsMax else {
+            last = report
             distrust = .implausible
             plausible = 0
             return false

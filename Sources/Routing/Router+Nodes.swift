@@ -45,9 +45,9 @@ extension Router {
         settle()
         let isBelieved = trust[index].judge(report, own: loads[index].own, events: events[index], now: now)
         let before = (loads[index].kvCapacityTokens, loads[index].tailUsedAt)
-        if report.isPlausible { took(report, of: index, now: now) }
+        if report.isPlausible { took(report, of: index, isBelieved: isBelieved, now: now) }
         let believed = isBelieved ? report : nil
-        peers.reported(index, believed, load: loads[index], meanWork: meanWork)
+        peers.reported(index, believed, load: loads[index], meanWork: meanWork, now: now)
         policy.unheardChanged(to: peers.unheard)
         // Where it says nothing new no figure is to move, not even by being brought up to date.
         let isSame = before.0 == loads[index].kvCapacityTokens && before.1 == loads[index].tailUsedAt
@@ -56,15 +56,20 @@ extension Router {
     }
 
     /// The node's metrics are those of a model that it is not configured with. A node that is not in the fleet is ignored.
-    package mutating func reportedOtherModel(_ node: NodeID) {
+    package mutating func reportedOtherModel(_ node: NodeID, now: MonotonicTime) {
         guard let index = fleet.index(of: node) else { return }
+        settle()
         trust[index].sawOtherModel()
+        peers.reported(index, nil, load: loads[index], meanWork: meanWork, now: now)
+        peersChanged(CollectionOfOne(index), now: now)
     }
 
-    private mutating func took(_ report: NodeReport, of index: Int, now: MonotonicTime) {
+    /// - Parameter isBelieved: Otherwise it is kept to be shown, and changes nothing.
+    private mutating func took(_ report: NodeReport, of index: Int, isBelieved: Bool, now: MonotonicTime) {
         let before = loads[index].report?.serverStart
         loads[index].report = report
         loads[index].reportedAt = now
+        guard isBelieved else { return }
         if let before, let start = report.serverStart, before != start { serverRestarted(index) }
         guard let capacity = report.kvCapacityTokens, let spec = fleet.slots[index] else { return }
         // Far from what its class holds: a mistake, or another unit. What the operator said stands.

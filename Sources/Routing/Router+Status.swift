@@ -2,6 +2,18 @@ import Domain
 
 /// What others may see of the router.
 extension Router {
+    /// What a request is charged while it waits for room: its new work on the node that has the most of its prompt,
+    /// weighted for attention, and its answer. Where no prompts are indexed the whole prompt counts as new.
+    package mutating func admissionCost(of request: RoutingRequest, blocks: Span<UInt64>) -> Double {
+        settle()
+        index.match(blocks)
+        let most = index.matches.reduce(0) { max($0, $1.blocks) }
+        let prompt = Double(max(1, min(request.promptTokens, Self.requestTokensMax)))
+        let cached = min(Double(most) * request.blockTokens, prompt - 1)
+        let work = PredictedCost.work(newTokens: prompt - cached, cachedTokens: cached, request.attentionTokens)
+        return AdmissionQueue.cost(work: work, expectedOutputTokens: request.expectedOutputTokens)
+    }
+
     /// Every node of the fleet, in the operator's order.
     package func status(now: MonotonicTime) -> [RoutingNodeStatus] {
         fleet.nodeIndexes.compactMap { status(ofIndex: $0, now: now) }

@@ -92,6 +92,8 @@ package struct Router: Sendable {
         guard let model = modelIndex(of: request.model) else { return .refuse(.modelNotServed) }
         settle()
         var request = request
+        request.promptTokens = Int(Self.bounded(request.promptTokens))
+        request.expectedOutputTokens = Int(Self.bounded(request.expectedOutputTokens))
         if !request.excluded.isEmpty { request.excluded = request.excluded.current(in: fleet) }
         if request.session == 0, !blocks.isEmpty { request.session = blocks[min(1, blocks.count - 1)] }
         guard !inflight.isFull else { return .refuse(.allAtConcurrency) }
@@ -250,7 +252,7 @@ package struct Router: Sendable {
             if let seconds = index.reuseSeconds(of: node, now: placedAt) { policy.reused(after: seconds) }
             indexPlaced(on: node, at: placedAt)
         }
-        peers.placed(node, work: work)
+        peers.placed(node, work: work, now: placedAt)
         loads[node].peers = peers.work(node)
         policy.loadChanged(node, load: loads[node], now: placedAt)
         tend(now: placedAt)
@@ -331,7 +333,7 @@ package struct Router: Sendable {
         index.setCapacities(loads.indices.map { ($0, Int(self.loads[$0].kvCapacityTokens)) })
         peers.fleetChanged(count: loads.count, renewed: renewed)
         gossipSender.fleetChanged(count: loads.count, renewed: renewed)
-        Self.fleetChanged(of: &policy, renewed: renewed, loads: loads)
+        Self.fleetChanged(of: &policy, renewed: renewed, loads: loads, now: lastHeardAt)
     }
 
     // MARK: Inside
@@ -410,9 +412,9 @@ package struct Router: Sendable {
     }
 
     static func fleetChanged(
-        of policy: inout AnyPolicy, renewed: [Int], loads: ContiguousArray<NodeLoad>
+        of policy: inout AnyPolicy, renewed: [Int], loads: ContiguousArray<NodeLoad>, now: MonotonicTime
     ) {
-        policy.fleetChanged(count: loads.count, renewed: renewed, loads: loads.span)
+        policy.fleetChanged(count: loads.count, renewed: renewed, loads: loads.span, now: now)
     }
 
     /// FNV-1a: the same at every gateway and start, unlike the library's.

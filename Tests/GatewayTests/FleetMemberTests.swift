@@ -195,6 +195,15 @@ struct RedisNodeStoreTests {
         // And only once.
         #expect(try await store.nodes(since: nil)?.nodes == [node])
         #expect((25..<32).contains(try await secondsLeft()))
+        // Gateways that come back are told by the node before they look.
+        try await age(by: 86_400_000, read: true)
+        #expect(try await store.put(node, lifetime: .seconds(30)) == .renewed)
+        #expect(try await store.nodes(since: nil)?.nodes == [node])
+        #expect((25..<32).contains(try await secondsLeft()))
+        // A restart that takes longer than the node's life.
+        #expect(try await store.put(node, lifetime: .seconds(3)) == .renewed)
+        try await age(by: 4_000, read: true)
+        #expect(try await store.nodes(since: nil)?.nodes == [node])
         // Silent while a gateway listened.
         try await age(by: 40_000, read: false)
         #expect(try await store.nodes(since: nil)?.nodes == [])

@@ -90,10 +90,60 @@ struct PeerLoadsTests {
         }
     }
 
-    @Test func absurdClaimsNeitherTrapNorSurviveTheirPeer() {
+    /// What gateways that nobody hears are thought to do is only thought where a report would set it right.
+    @Test func aNodeWithoutMetricsGathersNoWorkThatNobodyGaveIt() throws {
+        let router = gateways(1, nodes: 2)[0]
+        var placed = [0, 0]
+        for step in 0..<2_000 {
+            let now = 1 + Double(step) / 10
+            let assignment = try #require(router.assign(request(prompt: 4_000), now: now))
+            placed[assignment.nodeIndex] += 1
+            router.firstToken(assignment, now: now + 0.3)
+            router.complete(assignment, now: now + 0.5)
+            // As many requests of others as there can be, and the other node says nothing, ever.
+            router.report("n0", NodeReport(runningRequests: 3, waitingRequests: Double(step % 2)), now: now + 0.5)
+        }
+        #expect(placed[1] > 1_000, "\(placed)")
+    }
+
+    @Test func reportsThatStopAreForgotten() {
+        let router = gateways(1, nodes: 2)[0]
+        _ = router.assign(request())
+        router.report("n0", NodeReport(runningRequests: 30, waitingRequests: 20), now: 1)
+        #expect(peerRequests(router).first ?? 0 > 40)
+        _ = router.tell(now: 9)
+        #expect(peerRequests(router).first ?? 0 > 40)
+        _ = router.tell(now: 12)
+        #expect(peerRequests(router) == [0, 0])
+    }
+
+    /// One that comes back under another name leaves its old one silent: those that speak are heard all the same.
+    @Test func whoIsToldOfIsNotUnheardForAnothersSilence() {
+        let routers = gateways(3, nodes: 1)
+        routers[2].hear(routers[1].tell(now: 1), from: 5, now: 1)
+        for step in 0..<40 {
+            let now = 10 + Double(step) / 10
+            _ = routers[0].assign(request(), now: now)
+            _ = routers[2].assign(request(), now: now)
+            routers[2].hear(routers[0].tell(now: now), from: 7, now: now)
+            _ = routers[2].tell(now: now)
+            let both = Double(2 * (step + 1))
+            routers[2].report("n0", NodeReport(runningRequests: both, waitingRequests: 0), now: now)
+        }
+        #expect(routers[2].router.peers.unheard < 0.05)
+        for step in 0..<40 {
+            let now = 20 + Double(step) / 10
+            _ = routers[2].tell(now: now)
+            routers[2].report("n0", NodeReport(runningRequests: 200, waitingRequests: Double(step)), now: now)
+        }
+        #expect(routers[2].router.peers.unheard > 1)
+    }
+
+    @Test(arguments: [Double.nan, .infinity, 1e300, -1e300])
+    func absurdClaimsNeitherTrapNorSurviveTheirPeer(work: Double) {
         let router = gateways(1, nodes: 1)[0]
         let absurd = InflightWork(
-            requests: .max, queuedRequests: .min, promptTokens: .max, queuedTokens: .min, queuedWork: .nan,
+            requests: .max, queuedRequests: .min, promptTokens: .max, queuedTokens: .min, queuedWork: work,
             kvTokens: .max)
         for peer in 1...200 {
             let node = GossipNode(id: NodeID(unchecked: "n0"), work: absurd)

@@ -87,12 +87,21 @@ struct PrefixIndexTests {
         }
     }
 
-    @Test func promptOfOneRepeatedBlockIsOneEntry() {
+    /// Chained, its hashes all differ: the bounds of a prompt's blocks and of a node's entries hold it.
+    @Test func promptOfOneRepeatedBlockFillsNoMoreThanItsNodesShare() {
         let index = IndexUnderTest(nodes: 2, blocks: 100)
-        index.insert(Array(repeating: 7, count: 5_000), node: 0)
-        #expect(index.count(0) == 1)
-        index.insert(chain(1, 5_000), node: 1)
-        #expect(index.count(1) == 100)
+        index.insert(chain(2, 60), node: 1)
+        var blocks = PromptBlocks(key: SipHash.Key(low: 1, high: 2))
+        blocks.begin(salt: 3)
+        let block = [UInt8](repeating: 65, count: PromptBlocks.blockBytes)
+        for _ in 0..<5_000 { block.withUnsafeBytes { blocks.append($0) } }
+        #expect(blocks.hashes.count == PromptBlocks.blocksMax && Set(blocks.hashes).count == PromptBlocks.blocksMax)
+        index.insert(Array(blocks.hashes), node: 0)
+        #expect(index.count(0) == 100)
+        #expect(index.match(chain(2, 60)) == [1: 60])
+        // A cache event can name one block many times.
+        index.insert(Array(repeating: 7, count: 5_000), node: 1)
+        #expect(index.count(1) == 61)
     }
 
     @Test func blockHasEightHoldersAtMostAndTheStalestGivesWay() {

@@ -23,6 +23,22 @@ struct ReportTrustTests {
         NodeReport(runningRequests: 1, waitingRequests: 1, kvCapacityTokens: 1e15),
     ]
 
+    @Test func aServerThatStartsWithEveryReportIsNotBelieved() {
+        var trust = ReportTrust()
+        func judge(_ start: UInt64, at time: Double) -> Bool {
+            var report = report(1, time)
+            report.serverStart = start
+            return trust.judge(report, own: .zero, events: 0, now: seconds(time))
+        }
+        // A restart now and then is one.
+        for step in 0..<10 { #expect(judge(step < 5 ? 100 : 200, at: Double(step))) }
+        for step in 10..<12 { #expect(judge(UInt64(step) * 1_000, at: Double(step))) }
+        for step in 12..<20 {
+            #expect(!judge(UInt64(step) * 1_000, at: Double(step)))
+            #expect(trust.distrust == .implausible)
+        }
+    }
+
     @Test(arguments: Self.nonsense)
     func nonsenseIsDistrustedUntilThreePlausibleReports(nonsense: NodeReport) {
         var trust = ReportTrust()

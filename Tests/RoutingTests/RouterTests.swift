@@ -193,11 +193,17 @@ struct RouterTests {
         #expect(router.inflightCount == 0)
     }
 
-    @Test func absurdTokenCountsNeitherOverflowNorGoBelowZero() {
-        let router = RouterUnderTest.ready([node("a", maxConcurrency: 1_000)])
+    @Test(arguments: RoutingPolicy.allCases)
+    func absurdTokenCountsNeitherOverflowNorGoBelowZero(policy: RoutingPolicy) {
+        let router = RouterUnderTest.ready([node("a", maxConcurrency: 1_000)], policy: policy)
         for prompt in [Int.max, Int.min, -1, 0] {
-            for _ in 0..<100 { _ = router.assign(request(prompt: prompt, output: prompt)) }
+            for _ in 0..<100 {
+                let assignment = router.assign(request(prompt: prompt, output: prompt))
+                #expect(assignment != nil)
+                if let assignment { router.start(assignment) }
+            }
         }
+        _ = router.leastWait(request(), now: 2)
         #expect(router.status(now: 1).first?.inflightTokens == 2 * 100 * Router.requestTokensMax)
     }
 

@@ -188,7 +188,7 @@ extension Exchange {
         let request = routingRequest(scanned, model, key.org)
         follow(
             loop.services.router.admit(
-                request, blocks: loop.promptBlocks, asking: admissionRequest(request, key, now: now), seat: seat,
+                request, blocks: loop.promptBlocks, asking: admissionRequest(key, now: now), seat: seat,
                 waiter: AdmissionWaiter(self), now: now))
     }
 

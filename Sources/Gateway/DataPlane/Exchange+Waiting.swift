@@ -6,21 +6,19 @@ import Routing
 
 // Waiting for room at the nodes, the hold granted: nothing has gone to a node, so leaving costs nothing.
 extension Exchange {
-    /// What the request asks for room with.
-    func admissionRequest(_ request: RoutingRequest, _ key: KeyRecord, now: MonotonicTime) -> AdmissionRequest {
+    /// What the request asks for room with; its cost is the router's to say.
+    func admissionRequest(_ key: KeyRecord, now: MonotonicTime) -> AdmissionRequest {
         let queue = snapshot.configuration.queue
         // Whoever begins when the time of all requests is nearly over is let go in vain: 429 is more use than 408.
         let last = acceptedAt.advanced(byNanoseconds: snapshot.timeouts.request / 10 * 9)
         var deadline = min(now.advanced(by: queue.deadline), last)
         // A client that says when it will leave is served before then, or not at all.
         if let seconds = incoming?.timeoutSeconds {
-            deadline = min(deadline, acceptedAt.advanced(byNanoseconds: Int64(seconds * 1e9)))
+            deadline = min(deadline, acceptedAt.advanced(bySeconds: seconds))
         }
         return AdmissionRequest(
             org: key.org, priority: queue.admissionClass(of: scanned?.serviceTier, org: key.org),
-            cost: AdmissionQueue.cost(
-                work: Double(request.promptTokens), expectedOutputTokens: request.expectedOutputTokens),
-            bytes: bufferedBytes, deadline: deadline)
+            cost: 0, bytes: bufferedBytes, deadline: deadline)
     }
 
     func follow(_ outcome: RoomOutcome) {

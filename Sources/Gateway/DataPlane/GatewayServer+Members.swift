@@ -96,9 +96,9 @@ extension GatewayServer {
                     return before
                 }
                 guard before != nodes else { return }
-                log(before: before, after: nodes)
                 do {
                     try await publishMembers()
+                    log(before: before, after: nodes)
                 } catch {
                     // As if it had not been read, so that the next look publishes it.
                     published.withLock { ($0.members.stored, $0.membersVersion) = (before, nil) }
@@ -112,14 +112,26 @@ extension GatewayServer {
     }
 
     /// The nodes that DNS names now.
-    func discovered(_ nodes: [NodeConfiguration]) async {
-        try? await inTurn { [self] in
-            let isNews = published.withLock { published in
-                guard published.members.discovered != nodes else { return false }
-                published.members.discovered = nodes
-                return true
+    ///
+    /// - Returns: Whether they are in effect; otherwise whoever asks should say it again.
+    func discovered(_ nodes: [NodeConfiguration]) async -> Bool {
+        do {
+            try await inTurn { [self] in
+                let before = published.withLock { published in
+                    defer { published.members.discovered = nodes }
+                    return published.members.discovered
+                }
+                guard before != nodes else { return }
+                do {
+                    try await publishMembers()
+                } catch {
+                    published.withLock { $0.members.discovered = before }
+                    throw error
+                }
             }
-            if isNews { try await publishMembers() }
+            return true
+        } catch {
+            return false
         }
     }
 

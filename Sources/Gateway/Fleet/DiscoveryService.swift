@@ -17,22 +17,22 @@ final class DiscoveryService: Sendable {
     static let listingTimeout = Duration.seconds(2)
 
     private let state = Mutex(DiscoveryState())
-    /// What ``onNodes`` was told last.
-    private let told = Mutex<[NodeConfiguration]>([])
+    /// What ``onNodes`` was told last; nil where that did not take effect.
+    private let told = Mutex<[NodeConfiguration]?>([])
     private let resolver = HostResolver(threads: .singleton)
     private let query: NodeQuery
     private let logger: Logger
     private let tick: Duration
     private let configuration: @Sendable () -> GatewayConfiguration
-    private let onNodes: @Sendable ([NodeConfiguration]) async -> Void
+    private let onNodes: @Sendable ([NodeConfiguration]) async -> Bool
 
     /// - Parameters:
     ///   - configuration: What the file says now.
-    ///   - onNodes: Told the nodes whenever they change.
+    ///   - onNodes: Told the nodes whenever they change, and again where it returns that they are not in effect.
     init(
         eventLoop: any EventLoop, logger: Logger, tick: Duration = DiscoveryService.tick,
         configuration: @escaping @Sendable () -> GatewayConfiguration,
-        onNodes: @escaping @Sendable ([NodeConfiguration]) async -> Void
+        onNodes: @escaping @Sendable ([NodeConfiguration]) async -> Bool
     ) {
         query = NodeQuery(
             eventLoop: eventLoop, timeout: Self.listingTimeout, bodyBytesMax: Self.listingBytesMax
@@ -86,7 +86,7 @@ final class DiscoveryService: Sendable {
             defer { told = nodes }
             return told != nodes
         }
-        if isNews { await onNodes(nodes) }
+        if isNews, await !onNodes(nodes) { told.withLock { $0 = nil } }
     }
 
     /// Asks the nodes of an entry for their models, all at once.

@@ -165,9 +165,9 @@ package final class FleetService: Sendable {
                     router.measured(node, rttNanoseconds: rtt)
                 }
             }
-            let isReady = change?.after == .ready
+            let isServing = change?.after == .ready || change?.after == .curtailed
             state.schedule.probeEnded(
-                id, interval: isReady ? timings.probeInterval : timings.probeIntervalUnready,
+                id, interval: isServing ? timings.probeInterval : timings.probeIntervalUnready,
                 jitter: .random(in: 0..<1), now: now)
             return change
         }
@@ -184,7 +184,7 @@ package final class FleetService: Sendable {
         guard isCurrent else { return }
         switch reading {
         case .report(let report): router.reported(node.id, report, now: .now())
-        case .otherModel: router.reportedOtherModel(node.id)
+        case .otherModel: router.reportedOtherModel(node.id, now: .now())
         case .silent: break
         }
     }

@@ -42,21 +42,26 @@ struct RedisNodeStore: NodeStore {
 
     /// Of the hash's fields, those that are no node.
     private static let ownFields = 2
-    /// Gateways read twice a second: after a longer silence there was none, or none that reached the store.
-    private static let silence = Duration.seconds(5)
+    /// Gateways read twice a second and note it once a second: after a longer silence there was none, or none that reached
+    /// the store.
+    private static let silence = Duration.milliseconds(2_500)
+    /// Gives back the time in which nobody listened. ARGV[1]: ``silence`` in milliseconds.
+    private static let listening = """
+        local t = redis.call('TIME')
+        local now = t[1] * 1000 + math.floor(t[2] / 1000)
+        local unheard = now - (redis.call('HGET', KEYS[1], '#read') or now)
+        if unheard > tonumber(ARGV[1]) then
+          for _, node in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+            redis.call('ZINCRBY', KEYS[2], string.format('%d', unheard), node)
+          end
+        end
+        if unheard <= 0 or unheard >= 1000 then redis.call('HSET', KEYS[1], '#read', string.format('%d', now)) end
 
-    /// Removes at most a hundred silent nodes at a time. ARGV: the version that is known, ``silence`` in milliseconds.
+        """
+
+    /// Removes at most a hundred silent nodes at a time. ARGV[2]: the version that is known.
     private static let read = RedisScript(
-        source: """
-            local t = redis.call('TIME')
-            local now = t[1] * 1000 + math.floor(t[2] / 1000)
-            local unheard = now - (redis.call('HGET', KEYS[1], '#read') or now)
-            if unheard > tonumber(ARGV[2]) then
-              for _, node in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
-                redis.call('ZINCRBY', KEYS[2], string.format('%d', unheard), node)
-              end
-            end
-            if unheard <= 0 or unheard >= 1000 then redis.call('HSET', KEYS[1], '#read', string.format('%d', now)) end
+        source: listening + """
             local gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 100)
             for _, node in ipairs(gone) do
               redis.call('ZREM', KEYS[2], node)
@@ -64,27 +69,24 @@ struct RedisNodeStore: NodeStore {
             end
             if #gone > 0 then redis.call('HINCRBY', KEYS[1], '#version', 1) end
             local version = redis.call('HGET', KEYS[1], '#version') or '0'
-            if version == ARGV[1] then return {version} end
+            if version == ARGV[2] then return {version} end
             return {version, redis.call('HGETALL', KEYS[1])}
             """)
-    /// ARGV: the node, its origin, its JSON, its lifetime in milliseconds or `-`, how many fields there
-    /// may be.
+    /// ARGV[2] on: the node, its origin, its JSON, its lifetime in milliseconds or `-`, how many fields there may be.
     private static let put = RedisScript(
-        source: """
-            local held = redis.call('HGET', KEYS[1], ARGV[1])
+        source: listening + """
+            local held = redis.call('HGET', KEYS[1], ARGV[2])
             if held then
               local origin = cjson.decode(held).origin
-              if origin ~= ARGV[2] then return 'taken' end
-            elseif redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[5]) then
+              if origin ~= ARGV[3] then return 'taken' end
+            elseif redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[6]) then
               return 'full'
             end
-            if ARGV[4] ~= '-' then
-              local t = redis.call('TIME')
-              local now = t[1] * 1000 + math.floor(t[2] / 1000)
-              redis.call('ZADD', KEYS[2], string.format('%d', now + ARGV[4]), ARGV[1])
+            if ARGV[5] ~= '-' then
+              redis.call('ZADD', KEYS[2], string.format('%d', now + ARGV[5]), ARGV[2])
             end
-            if held == ARGV[3] then return 'renewed' end
-            redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+            if held == ARGV[4] then return 'renewed' end
+            redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
             redis.call('HINCRBY', KEYS[1], '#version', 1)
             return held and 'changed' or 'created'
             """)
@@ -104,7 +106,7 @@ struct RedisNodeStore: NodeStore {
         since known: String?
     ) async throws(OperatorWordFailure) -> (version: String, nodes: [StoredNode])? {
         let reply = try await evaluate(
-            Self.read, [.string(known ?? ""), .integer(Self.silence.milliseconds)])
+            Self.read, [.integer(Self.silence.milliseconds), .string(known ?? "")])
         guard let parts = reply.array, let version = parts.first?.string else {
             throw OperatorWordFailure("Redis answered with something else than a version and a hash")
         }
@@ -123,7 +125,8 @@ struct RedisNodeStore: NodeStore {
         let reply = try await evaluate(
             Self.put,
             [
-                .string(node.id.rawValue), .string(node.origin.rawValue), .bytes(node.encoded),
+                .integer(Self.silence.milliseconds), .string(node.id.rawValue), .string(node.origin.rawValue),
+                .bytes(node.encoded),
                 lifetime.map { .integer($0.milliseconds) } ?? "-",
                 .integer(Int64(GatewayConfiguration.nodesMax + Self.ownFields)),
             ])

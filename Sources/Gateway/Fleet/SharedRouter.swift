@@ -49,7 +49,9 @@ package final class SharedRouter: Sendable {
     }
 
     /// The node's metrics are those of a model that it is not configured with.
-    package func reportedOtherModel(_ node: NodeID) { router.withLock { $0.reportedOtherModel(node) } }
+    package func reportedOtherModel(_ node: NodeID, now: MonotonicTime) {
+        router.withLock { $0.reportedOtherModel(node, now: now) }
+    }
 
     /// What the node's metrics said.
     package func reported(_ node: NodeID, _ report: NodeReport, now: MonotonicTime) {

@@ -45,7 +45,7 @@ extension AdmissionRoom {
         turns.append(AdmissionTurn(waiter: request.waiter, outcome: .rejected(rejection)))
     }
 
-    /// Of those that were let in and found no node, so many are tried at an event: the ones that came first.
+    /// Of those that were let in and found no node, so many are tried at an event: those whose last try is the longest ago.
     private static var returnedTriedMax: Int { 8 }
 
     /// - Returns: Whether somebody has left the lane.
@@ -54,6 +54,12 @@ extension AdmissionRoom {
     ) -> Bool {
         for id in (lanes[lane]?.returned ?? []).prefix(Self.returnedTriedMax) {
             if goesBack(id, lane, router: &router, now: now, turns: &turns) { return true }
+        }
+        if let count = lanes[lane]?.returned.count, count > Self.returnedTriedMax {
+            // Others next time: what keeps these need not keep those.
+            let tried = lanes[lane]?.returned.prefix(Self.returnedTriedMax) ?? []
+            lanes[lane]?.returned.removeFirst(tried.count)
+            lanes[lane]?.returned.append(contentsOf: tried)
         }
         // While so many find no node that would have them, nobody else is let in.
         guard let found = lanes[lane], !found.queue.isEmpty, found.returned.count < Self.returnedTriedMax else {
@@ -81,6 +87,7 @@ extension AdmissionRoom {
         // It has left the queue, and counts as let in.
         waiting[id]?.ticket = nil
         lanes[lane]?.returned.append(id)
+        returnedBytes += max(0, waiting[id]?.asking.bytes ?? 0)
         return goesBack(id, lane, router: &router, now: now, turns: &turns)
     }
 

@@ -26,7 +26,7 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
         var queue: AdmissionQueue
         /// From a ticket of the queue to its request.
         var queued: [AdmissionTicket: UInt64] = [:]
-        /// Let in before, in the order in which they came back.
+        /// Let in before, in the order in which they came back or were tried last.
         var returned: ContiguousArray<UInt64> = []
         /// From placement to end, of those answered.
         var service = RunningMean()
@@ -58,7 +58,9 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
 
     /// Requests that wait.
     package var count: Int { waiting.count }
-    package var bytes: Int { busy.reduce(0) { $0 + (lanes[$1]?.queue.bytes ?? 0) } }
+    package var bytes: Int { busy.reduce(returnedBytes) { $0 + (lanes[$1]?.queue.bytes ?? 0) } }
+    /// Of those that were let in and wait for a node all the same.
+    var returnedBytes = 0
 
     // MARK: Coming
 
@@ -84,7 +86,7 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
         let place = lanes.index(forKey: lane) ?? open(lane)
         if isBack, let seat {
             guard wait < limits.waitSecondsMax else {
-                return .waits(comeBack(request, blocks, asking, seat, waiter, now))
+                return comeBack(request, blocks, asking, seat, waiter, now)
             }
             return placed(request, blocks, asking, seat, waiter, &router, now)
         }
@@ -132,12 +134,7 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
         switch router.decide(request, blocks: blocks, now: now) {
         case .dispatch(let assignment): return .placed(assignment, seat.placed(now))
         // The policy's own caution: a node that will stop soon, say.
-        case .refuse(.allAtConcurrency):
-            guard count < limits.requestsMax, bytes + asking.bytes <= limits.bytesMax else {
-                left(seat, now: now)
-                return .rejected(rejection(.full, asking, seat.lane, patience: 0, now: now))
-            }
-            return .waits(comeBack(request, blocks, asking, seat, waiter, now))
+        case .refuse(.allAtConcurrency): return comeBack(request, blocks, asking, seat, waiter, now)
         case .refuse(let refusal):
             left(seat, now: now)
             return .refused(refusal)
@@ -147,7 +144,11 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
     private mutating func comeBack(
         _ request: RoutingRequest, _ blocks: Span<UInt64>, _ asking: AdmissionRequest, _ seat: AdmissionSeat,
         _ waiter: Waiter, _ now: MonotonicTime
-    ) -> AdmissionSeat {
+    ) -> RoomOutcome {
+        guard count < limits.requestsMax, bytes + asking.bytes <= limits.bytesMax else {
+            left(seat, now: now)
+            return .rejected(rejection(.full, asking, seat.lane, patience: 0, now: now))
+        }
         var asking = asking
         (asking.org, asking.cost) = (seat.org, seat.cost)
         let id = note(
@@ -155,7 +156,8 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
                 lane: seat.lane, ticket: nil, request: request, blocks: copy(blocks), asking: asking,
                 patienceSeconds: asking.deadline.seconds(since: now), waiter: waiter))
         lanes[seat.lane]?.returned.append(id)
-        return seat.waiting(id)
+        returnedBytes += max(0, asking.bytes)
+        return .waits(seat.waiting(id))
     }
 
     private mutating func note(_ request: Waiting) -> UInt64 {
@@ -230,6 +232,7 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
             lanes[lane]?.queued[ticket] = nil
         } else {
             lanes[lane]?.returned.removeAll { $0 == id }
+            returnedBytes -= max(0, request.asking.bytes)
         }
         guard lanes[lane]?.isEmpty != false, let position = busy.firstIndex(of: lane) else { return }
         busy.remove(at: position)

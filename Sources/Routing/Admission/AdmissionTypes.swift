@@ -14,7 +14,7 @@ package struct AdmissionRequest: Hashable, Sendable {
     package var org: OrgID
     package var priority: AdmissionClass
     /// What it is charged: its new work and twice its expected output, in tokens
-    /// (``AdmissionQueue/cost(work:expectedOutputTokens:)``).
+    /// (``Router/admissionCost(of:blocks:)``).
     package var cost: Double
     /// What the gateway holds for it while it waits.
     package var bytes: Int

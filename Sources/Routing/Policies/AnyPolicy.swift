@@ -100,10 +100,10 @@ struct AnyPolicy: Sendable {
 
     // Only policies with a memory appear below.
 
-    mutating func fleetChanged(count: Int, renewed: [Int], loads: Span<NodeLoad>) {
+    mutating func fleetChanged(count: Int, renewed: [Int], loads: Span<NodeLoad>, now: MonotonicTime) {
         switch name {
-        case .predictedCost: predictedCost.fleetChanged(count: count, renewed: renewed, loads: loads)
-        case .smetric: smetric.fleetChanged(count: count, renewed: renewed, loads: loads)
+        case .predictedCost: predictedCost.fleetChanged(count: count, renewed: renewed, loads: loads, now: now)
+        case .smetric: smetric.fleetChanged(count: count, renewed: renewed, loads: loads, now: now)
         default: break
         }
     }

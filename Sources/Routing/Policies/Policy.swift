@@ -15,7 +15,7 @@ protocol Policy: Sendable {
 
     /// The fleet has `count` places now. A policy forgets what it knows of those in `renewed`: they are another node's,
     /// or the node behind them restarted.
-    mutating func fleetChanged(count: Int, renewed: [Int], loads: Span<NodeLoad>)
+    mutating func fleetChanged(count: Int, renewed: [Int], loads: Span<NodeLoad>, now: MonotonicTime)
 
     /// The request goes to the node it chose. May note what it will want to know later (``Attempt/work`` and so on);
     /// `load` is as it was before, ``NodeLoad/prefixTokens`` included.
@@ -61,7 +61,7 @@ extension Policy {
     static var prefixIndexing: PrefixIndexing { .none }
     static var predictsEnds: Bool { false }
 
-    mutating func fleetChanged(count: Int, renewed: [Int], loads: Span<NodeLoad>) {}
+    mutating func fleetChanged(count: Int, renewed: [Int], loads: Span<NodeLoad>, now: MonotonicTime) {}
     mutating func placed(_ attempt: inout Attempt, load: NodeLoad, now: MonotonicTime) {}
     mutating func firstToken(_ attempt: Attempt, load: NodeLoad, now: MonotonicTime) {}
     mutating func completed(_ attempt: Attempt, usage: TokenUsage?, load: NodeLoad, now: MonotonicTime) {}

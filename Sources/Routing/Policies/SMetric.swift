@@ -54,7 +54,7 @@ struct SMetric: WalkingPolicy {
         return best < 0 ? nil : best
     }
 
-    mutating func fleetChanged(count: Int, renewed: [Int], loads: Span<NodeLoad>) {
+    mutating func fleetChanged(count: Int, renewed: [Int], loads: Span<NodeLoad>, now: MonotonicTime) {
         while histories.count < count {
             histories.append(History())
             rates.append(0)

@@ -3,7 +3,8 @@
 ///     cost = RTT + penalty
 ///          + step * (1 + output weight * expected output)
 ///          + wait                                        what is queued, less what the head has had of the node
-///          + run * (1 + slowing * decoding + eviction)   our prefill, those it slows, those it makes come back to nothing
+///          + run * (1 + slowing * decoding + eviction    our prefill, those it slows, those it makes come back to nothing
+///                     + busy)                            and those that usually wait on this node
 ///          + memory                                      (above a share of the KV cache) * (1 + wait + run)
 ///
 /// and for each W of work the same everywhere, the duplicated work. Times are Float32: none is more exact than that.
@@ -41,6 +42,9 @@ struct CostTable: Sendable {
         /// Seconds per token of work.
         var inverseRate = Float(0)
         var runFactor = Float(1)
+        /// Of it, what slowed decoding makes, and the requests that usually wait here.
+        var slowing = Float(0)
+        var busy = Float(0)
         /// Share of the KV cache taken, and what a token takes of it.
         var kv = Float(0)
         var kvPerToken = Float(0)

@@ -22,7 +22,7 @@ struct CostWeights: Sendable {
     var evict = 6.0
     /// Of the slowing of each decoding request by our prefill.
     var decodeSlowing = 0.04
-    /// As much again for each request that usually waits on each node, up to one: where requests wait, prefill leaves
+    /// So many times as much again for each request that usually waits on each node, up to one: where requests wait, prefill leaves
     /// answers little time, and a little more makes many of them too slow to be of use.
     var decodeSlowingQueued = 4.0
     /// Of the time that our own answer takes.

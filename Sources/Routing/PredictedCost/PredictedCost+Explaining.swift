@@ -5,17 +5,14 @@ extension PredictedCost {
     func costTerms(
         _ node: Int, _ request: RoutingRequest, load: NodeLoad, now: MonotonicTime
     ) -> CostTerms {
-        let shared = terms(of: request, now: now)
         let cached = Double(load.prefixTokens)
         let new = max(1, Double(request.promptTokens) - cached)
-        var work = Self.work(newTokens: new, cachedTokens: cached, request.attentionTokens)
-        if let slot = hintSlot(node, promptTokens: request.promptTokens) { work *= 1 - hint.chances[slot] }
-        let run = work * Double(table.rows[node].inverseRate)
-        let step = Double(table.rows[node].step)
-        let decoding =
-            Double(max(0, load.requests))
-            - Double(Int64(load.own.queuedRequests) + Int64(load.peers.queuedRequests))
-        let slowing = weights.decodeSlowing * max(0, decoding)
+        let (work, shared) = hinted(
+            node, work: Self.work(newTokens: new, cachedTokens: cached, request.attentionTokens),
+            promptTokens: request.promptTokens, terms(of: request, now: now))
+        let row = table.rows[node]
+        let run = work * Double(row.inverseRate)
+        let step = Double(row.step)
         var terms = CostTerms()
         terms.rtt = Double(load.rttNanoseconds) / 1e9
         terms.penalty = load.penaltySeconds(now: now)
@@ -23,12 +20,12 @@ extension PredictedCost {
         terms.run = run
         terms.step = step
         terms.output = step * Double(shared.steps - 1)
-        terms.slowing = run * slowing
-        terms.evict = run * max(0, Double(table.rows[node].runFactor) - 1 - slowing)
-        terms.duplicate = work * Double(shared.duplicate)
+        terms.slowing = run * Double(row.slowing)
+        terms.evict = run * max(0, Double(row.runFactor - 1 - row.slowing - row.busy))
+        // Wherever it is done twice, and where it keeps others waiting.
+        terms.duplicate = work * Double(shared.duplicate) + run * Double(row.busy)
         let above =
-            Double(table.rows[node].kv) + (new + Double(shared.expectedOutput)) * Double(table.rows[node].kvPerToken)
-            - Double(shared.kvShareFree)
+            Double(row.kv) + (new + Double(shared.expectedOutput)) * Double(row.kvPerToken) - Double(shared.kvShareFree)
         terms.memory = max(0, above) * Double(shared.kvPrice) * (1 + terms.wait + run)
         return terms
     }

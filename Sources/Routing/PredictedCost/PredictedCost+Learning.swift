@@ -8,7 +8,7 @@ import Darwin
 
 /// What the policy learns from its requests, and how it keeps its table.
 extension PredictedCost {
-    mutating func fleetChanged(count: Int, renewed: [Int], loads: Span<NodeLoad>) {
+    mutating func fleetChanged(count: Int, renewed: [Int], loads: Span<NodeLoad>, now: MonotonicTime) {
         while estimates.count > count { estimates.removeLast() }
         while estimates.count < count { estimates.append(NodeEstimate()) }
         fleetMeans.resize(to: count)
@@ -19,7 +19,7 @@ extension PredictedCost {
             estimates[node].speedClass = loads[node].speedClass
             rendezvous.set(node, identity: 0, weight: 0)
         }
-        for node in 0..<count { update(node, load: loads[node], now: MonotonicTime(nanoseconds: 0)) }
+        for node in 0..<count { update(node, load: loads[node], now: now) }
     }
 
     /// A node of a class that is known starts at half of its median rate; of one that is not, at a middling rate.
@@ -172,7 +172,7 @@ extension PredictedCost {
             row.head = Float(head.work / rate)
             row.headStart = Self.milliseconds(MonotonicTime(nanoseconds: max(arrived, free)))
             let dueAfter = head.predictedSeconds * weights.overdueFactor + weights.overdueSeconds
-            let dueAt = head.sentAt.advanced(byNanoseconds: Int64(dueAfter * 1e9))
+            let dueAt = head.sentAt.advanced(bySeconds: dueAfter)
             row.due = Self.milliseconds(dueAt)
             row.overdue = Float(weights.overdue)
         }
@@ -184,8 +184,10 @@ extension PredictedCost {
         estimates[node].queuedChanged(to: Double(queued), now: now)
         let busy =
             duplicateQueuedHereWeight * estimates[node].usualQueued * rate / max(1, fleetMeans.tokensPerSecond)
-        let slowing = weights.decodeSlowing * (1 + weights.decodeSlowingQueued * min(1, usualQueued)) * decoding
-        row.runFactor = Float(1 + slowing + evict + busy)
+        row.slowing = Float(
+            weights.decodeSlowing * (1 + weights.decodeSlowingQueued * min(1, usualQueued)) * decoding)
+        row.busy = Float(busy)
+        row.runFactor = Float(1 + evict + busy) + row.slowing
         let capacity = Double(max(1, load.kvCapacityTokens))
         row.kv = Float(Double(max(0, load.own.kvTokens &+ load.peers.kvTokens)) / capacity)
         row.kvPerToken = Float(1 / capacity)

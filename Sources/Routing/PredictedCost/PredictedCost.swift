@@ -133,19 +133,25 @@ struct PredictedCost: Policy {
     }
 
     /// With what the node has of the prompt, and with the hint.
-    private func cost(
+    func cost(
         _ node: Int, _ request: RoutingRequest, terms: CostTable.Request, cached: Int64
     ) -> Float {
         let cached = Double(cached)
         let new = max(1, Double(request.promptTokens) - cached)
-        var work = Self.work(newTokens: new, cachedTokens: cached, request.attentionTokens)
+        let work = Self.work(newTokens: new, cachedTokens: cached, request.attentionTokens)
+        let (discounted, hinted) = self.hinted(node, work: work, promptTokens: request.promptTokens, terms)
+        return table.cost(node, work: Float(discounted), newTokens: Float(new), hinted)
+    }
+
+    /// What is left of the work, and of the weight of work done twice, where the session is likely to live.
+    func hinted(
+        _ node: Int, work: Double, promptTokens: Int, _ terms: CostTable.Request
+    ) -> (work: Double, terms: CostTable.Request) {
+        guard let slot = hintSlot(node, promptTokens: promptTokens) else { return (work, terms) }
         var terms = terms
-        if let slot = hintSlot(node, promptTokens: request.promptTokens) {
-            work *= 1 - hint.chances[slot]
-            if node == places.winner { terms.duplicate *= Float(1 - unheardShare * (1 - weights.duplicateWinner)) }
-            if node == places.second { terms.duplicate *= Float(1 - unheardShare * (1 - weights.duplicateSecond)) }
-        }
-        return table.cost(node, work: Float(work), newTokens: Float(new), terms)
+        if node == places.winner { terms.duplicate *= Float(1 - unheardShare * (1 - weights.duplicateWinner)) }
+        if node == places.second { terms.duplicate *= Float(1 - unheardShare * (1 - weights.duplicateSecond)) }
+        return (work * (1 - hint.chances[slot]), terms)
     }
 
     /// A node that will stop costs what it would otherwise, if the whole answer is predicted to come before.
@@ -161,7 +167,7 @@ struct PredictedCost: Policy {
             rtt + Double(table.wait(node, nowMilliseconds: terms.nowMilliseconds))
             + work * Double(table.rows[node].inverseRate)
             + Double(table.rows[node].step) * (1 + Double(request.expectedOutputTokens))
-        guard now.advanced(byNanoseconds: Int64(seconds * 1e9)) < endsAt else { return CostTable.closed }
+        guard now.advanced(bySeconds: seconds) < endsAt else { return CostTable.closed }
         let fixed = Float(rtt + load.penaltySeconds(now: now))
         return fixed + table.costBeyondFixed(node, work: Float(work), newTokens: Float(new), terms)
     }

@@ -44,8 +44,7 @@ struct SimulatedGateway {
     ) -> Admission {
         guard admission != nil else { return .dispatch }
         let now = Self.time(flight.arrival)
-        let cost = AdmissionQueue.cost(
-            work: Double(request.promptTokens), expectedOutputTokens: Int(expectedOutputTokens))
+        let cost = router.admissionCost(of: wanted(flight, request), blocks: request.blocks.span)
         flight.admissionCost = cost
         let asked = AdmissionRequest(
             org: Self.org(flight.org), priority: .standard, cost: cost, bytes: request.promptTokens * 4,

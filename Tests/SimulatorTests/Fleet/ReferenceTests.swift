@@ -7,7 +7,8 @@ import Testing
 ///
 /// Its figures are stored here: mean TTFT over seeds 1 to 3 of 150 sessions of 8 turns on 8 nodes, arrivals drawn as here
 /// (SGLang, heterogeneous: seeds 1 to 10). The two draw ties differently, so policies agree to a few percent; 10 % is
-/// asked for where nothing has collapsed. SMetric is not among them: of nodes that hold equally much the reference takes
+/// asked for where nothing has collapsed. Least tokens is held by
+/// `Benchmarks/reference.py` alone. SMetric is not among them: of nodes that hold equally much the reference takes
 /// the first, which here is one node for every new session; ours draws, and is the stronger (0.28 s for 0.44 s).
 @Suite struct ReferenceTests {
     struct Cell: CustomStringConvertible, Sendable {
