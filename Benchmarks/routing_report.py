@@ -53,6 +53,8 @@ def main():
         met = met and is_in_order
         lives.append(text.strip())
 
+    if not all([judged.strip(), *lives]):
+        sys.exit(f"bench-routing: a part of it failed; {os.path.relpath(RESULTS, ROOT)} stays as it was")
     figures, _, cells = judged.strip().partition("\n\n")
     with open(RESULTS, "w") as file:
         file.write(f"""\

@@ -3,8 +3,8 @@ import Domain
 /// Which node gets a request: the one owner of in-flight work, health, breakers and cordons.
 ///
 /// Pure: time is an argument and the only chance is the seed's, so equal events give equal decisions. The gateway holds
-/// one behind a mutex; every call is short and none but ``replaceFleet(_:)`` and ``status(now:)`` allocates, once the
-/// table of requests in flight has grown to its usual size.
+/// one behind a mutex; every call is short, and a decision allocates nothing once the table of requests in flight
+/// has grown to its usual size, but where it is to be explained.
 ///
 /// A request's life: ``decide(_:now:)`` commits its work, ``started(_:now:)`` when it was written to the node,
 /// ``firstToken(_:now:)`` for the first token of a stream, and exactly one ``finished(_:outcome:now:)`` on every exit.

@@ -98,6 +98,23 @@ import Testing
         #expect(!setup.gateway.log.contains("routed"))
     }
 
+    /// Attention makes one long prompt dearer than as much text in a hundred.
+    @Test func promptsOfAListAreNotWeighedAsOneLongOne() async throws {
+        let setup = try await start("predicted_cost, explain_header: true", speed: .times(20))
+        let text = String(repeating: "The heliotrope turns its flowers to the sun. ", count: 40)
+        func runSeconds(_ input: String) async throws -> Double {
+            let ask = Ask.post("/v1/embeddings", "{\"model\":\"m\",\"input\":\(input)}", key: setup.customer.key)
+            let answer = try await setup.gateway.ask(ask)
+            #expect(answer.status == 200)
+            let header = try #require(answer.header("x-tollgate-routing"))
+            let run = try #require(header.split(separator: "; ").first { $0.hasPrefix("run=") })
+            return try #require(Double(run.dropFirst(4)))
+        }
+        let list = try await runSeconds("[" + (0..<100).map { "\"\($0) \(text)\"" }.joined(separator: ",") + "]")
+        let long = try await runSeconds("\"" + (0..<100).map { "\($0) \(text)" }.joined(separator: " ") + "\"")
+        #expect(list < 0.75 * long, "\(list) \(long)")
+    }
+
     @Test func nothingIsExplainedUnasked() async throws {
         let setup = try await start("predicted_cost")
         let answer = try await setup.gateway.ask(.chat("m", key: setup.customer.key))

@@ -13,7 +13,8 @@ extension Exchange {
             model: model.id, promptTokens: promptTokensEstimate, expectedOutputTokens: completionTokensMax,
             engines: endpoint?.engines ?? .all, excluded: tried, isStreamed: scanned.stream)
         request.region = key?.region
-        request.attentionTokens = Double(model.configuration.attentionTokens)
+        // Prompts of a list do not read one another: as if each were cheaper by so many times in its attention.
+        request.attentionTokens = Double(model.configuration.attentionTokens) * Double(max(1, scanned.promptCount))
         guard loop.services.router.weighsPrompts, scanned.endpoint.generates,
             let salt = loop.blockSalt(of: org, model.id)
         else {

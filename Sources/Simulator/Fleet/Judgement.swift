@@ -108,7 +108,7 @@ package struct Judgement {
         rows += heterogeneousRows()
         let good = compared.filter { $0.bestPeerGoodput >= Self.goodputMin }
         if let worst = good.min(by: { $0.goodputRatio < $1.goodputRatio }) {
-            rows.append(atLeast("goodput / best peer's, worst cell", worst.goodputRatio, 0.97, 1.0, worst.title))
+            rows.append(atLeast("goodput / best peer's, worst cell", worst.goodputRatio, 0.97, 1.10, worst.title))
             rows.append(
                 atLeast(
                     "goodput / best peer's, mean of the cells", RunStatistics.mean(good.map(\.goodputRatio)), 1.05,
