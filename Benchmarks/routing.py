@@ -6,7 +6,7 @@
 Each policy has its own gateway, store and eight nodes (`tollgate simulate node`: the model of the fleet simulation,
 in real time), all on this machine and at the same time, so that what else it does falls on all alike. The fleet, the
 trace's requests and their rate are those of `tollgate simulate fleet`, which says what virtual time makes of the same.
-With --scale 4 nodes and arrivals are four times as fast; times are given as if they were not.
+With --scale 2 nodes and arrivals are twice as fast; times are given as if they were not.
 
 The judge is the client: time to the first byte of the answer's first event.
 """
@@ -148,7 +148,16 @@ class Side:
                 "ttft_p50_seconds": ordered[len(ordered) // 2], "ttft_p90_seconds": ordered[len(ordered) * 9 // 10]}
 
 
+def cpu_ticks():
+    """Of all cores, since the machine started: busy, and in all."""
+    with open("/proc/stat") as file:
+        ticks = [int(field) for field in file.readline().split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
 async def replay(sides, trace, scale):
+    """How busy the machine's cores were while requests came, as a share of 1: near 1 it carries no more of them."""
+    busy_before, all_before = cpu_ticks()
     clock = asyncio.get_running_loop().time
     begin = clock() + 1
     tasks = set()
@@ -160,8 +169,10 @@ async def replay(sides, trace, scale):
             task = asyncio.create_task(side.ask(body, max(0, due - clock()), clock, scale))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
+    busy, total = cpu_ticks()
     while tasks:
         await asyncio.wait(tasks)
+    return (busy - busy_before) / max(1, total - all_before)
 
 
 def virtual(binary, arguments, count):
@@ -185,7 +196,7 @@ def table(result):
     lines = [
         f"{result['requests']} requests at {result['rate']:.2f} a second, time x {result['scale']:g}, "
         f"{result['fleet']} at load {result['load']:g}; mean seconds to the first token, and as a multiple of "
-        f"{first['policy']}'s:",
+        f"{first['policy']}'s (the machine's cores were {100 * result['cores_busy']:.0f} % busy):",
         f"{'policy':20} {'live':>8} {'virtual':>8} {'p90 live':>9} {'live':>7} {'virtual':>8}"]
     for figure in result["policies"]:
         live, virtual = figure["ttft_mean_seconds"], figure["virtual_ttft_mean_seconds"]
@@ -217,7 +228,7 @@ def main():
     policies = arguments.policies.split(",")
     with contextlib.ExitStack() as stack:
         sides = [Side(stack, binary, policy, arguments.fleet, arguments.scale) for policy in policies]
-        asyncio.run(replay(sides, trace, arguments.scale))
+        busy = asyncio.run(replay(sides, trace, arguments.scale))
         figures = [side.figures() for side in sides]
         for figure, side in zip(figures, sides):
             figure["virtual_ttft_mean_seconds"] = expected[side.policy]
@@ -229,7 +240,7 @@ def main():
     in_order = [figure["policy"] for figure in live] == sorted(expected, key=expected.get)
     result = {
         "scale": arguments.scale, "rate": rate, "requests": count, "fleet": arguments.fleet, "load": arguments.load,
-        "policies": figures, "same_order_as_virtual": in_order}
+        "cores_busy": busy, "policies": figures, "same_order_as_virtual": in_order}
     print(json.dumps(result, indent=2) if arguments.json else table(result))
     if not in_order:
         raise BenchFailure("the policies do not stand in the order of virtual time")

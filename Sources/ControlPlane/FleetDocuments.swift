@@ -147,6 +147,8 @@ package struct NodeReportDocument: Codable, Sendable {
     @OrNull package var runningRequests: Double?
     @OrNull package var waitingRequests: Double?
     @OrNull package var kvUsage: Double?
+    /// What it says that its cache holds; the node's own `kv_capacity_tokens` is what is believed.
+    @OrNull package var kvCapacityTokens: Double?
     @OrNull package var ageSeconds: Double?
 
     enum CodingKeys: String, CodingKey {
@@ -154,6 +156,7 @@ package struct NodeReportDocument: Codable, Sendable {
         case runningRequests = "running_requests"
         case waitingRequests = "waiting_requests"
         case kvUsage = "kv_usage"
+        case kvCapacityTokens = "kv_capacity_tokens"
         case ageSeconds = "age_seconds"
     }
 
@@ -164,6 +167,7 @@ package struct NodeReportDocument: Codable, Sendable {
         runningRequests = report.runningRequests
         waitingRequests = report.waitingRequests
         kvUsage = report.kvUsage
+        kvCapacityTokens = report.kvCapacityTokens
         ageSeconds = report.ageSeconds
     }
 }

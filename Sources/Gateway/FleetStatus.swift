@@ -61,6 +61,7 @@ package struct NodeReportStatus: Hashable, Sendable {
     package var runningRequests: Double?
     package var waitingRequests: Double?
     package var kvUsage: Double?
+    package var kvCapacityTokens: Double?
     package var ageSeconds: Double?
 
     package init() {}

@@ -14,12 +14,17 @@ package struct GossipMessage: Hashable, Sendable {
 
     package var sequence: UInt64
     package var isFull: Bool
+    /// The sender stops now, and has nothing in flight any more: nobody need wait for more of it.
+    package var isLast: Bool
     package var nodes: [GossipNode]
     package var placements: [GossipPlacement]
 
-    package init(sequence: UInt64, isFull: Bool, nodes: [GossipNode], placements: [GossipPlacement]) {
+    package init(
+        sequence: UInt64, isFull: Bool, isLast: Bool = false, nodes: [GossipNode], placements: [GossipPlacement]
+    ) {
         self.sequence = sequence
         self.isFull = isFull
+        self.isLast = isLast
         self.nodes = nodes
         self.placements = placements
     }

@@ -26,6 +26,12 @@ struct GossipSender: Sendable {
         for position in 0..<blocks.count { placedBlocks.append(blocks[position]) }
     }
 
+    /// The last message: all that the others still count for us is over.
+    mutating func farewell() -> GossipMessage {
+        sequence += 1
+        return GossipMessage(sequence: sequence, isFull: true, isLast: true, nodes: [], placements: [])
+    }
+
     mutating func message(
         fleet: FleetSnapshot, loads: ContiguousArray<NodeLoad>, now: MonotonicTime
     ) -> GossipMessage {

@@ -67,7 +67,11 @@ struct PeerLoads: Sendable {
         peers[peer].sequence = message.sequence
         peers[peer].heardAt = now
         peers[peer].isSilent = false
-        if message.isFull { clear(peer, changed: changed) }
+        if message.isFull || message.isLast { clear(peer, changed: changed) }
+        guard !message.isLast else {
+            peers.remove(at: peer)
+            return true
+        }
         for news in message.nodes {
             guard let node = fleet.index(of: news.id), node < told.count else { continue }
             told[node] = told[node] - peers[peer].work[node]

@@ -9,6 +9,9 @@ extension Router {
         return gossipSender.message(fleet: fleet, loads: loads, now: now)
     }
 
+    /// What to tell the other gateways last, once nothing is in flight any more: they need not wait for this one's silence.
+    package mutating func gossipFarewell() -> GossipMessage { gossipSender.farewell() }
+
     /// Another gateway's message came.
     ///
     /// - Parameter peer: Names the gateway's process, so that one that restarts counts anew.

@@ -180,11 +180,13 @@ struct Node: ParsableCommand {
         table.add(["prefix blocks known", Present.count(node.prefixBlocks)])
         table.add(["breaker", node.isBreakerOpen ? .init("open", .bad) : "closed"])
         table.add(["penalty, s", Present.number(node.penaltySeconds, places: 3)])
-        addReport(node.report, to: &table)
+        addReport(node.report, believedCapacity: node.kvCapacityTokens, to: &table)
         Output.table(table)
     }
 
-    private static func addReport(_ report: NodeReportDocument, to table: inout TextTable) {
+    private static func addReport(
+        _ report: NodeReportDocument, believedCapacity: Int, to table: inout TextTable
+    ) {
         switch report.state {
         case "distrusted":
             table.add(["its own metrics", .init("not believed: \(report.reason ?? report.distrust ?? "")", .bad)])
@@ -196,6 +198,10 @@ struct Node: ParsableCommand {
         table.add(["  running", Present.number(running, places: 0)])
         table.add(["  waiting", Present.number(report.waitingRequests, places: 0)])
         table.add(["  KV cache used", report.kvUsage.map { .init("\(Int(($0 * 100).rounded()))%") } ?? "-"])
+        if let capacity = report.kvCapacityTokens, capacity.rounded(.towardZero) != Double(believedCapacity) {
+            table.add(["  KV cache claimed", Present.number(capacity, places: 0)])
+            table.add(["", .init("not believed: more than 16 times, or less than a 64th of, its class's", .bad)])
+        }
         table.add(["  seconds old", Present.number(report.ageSeconds, places: 1)])
     }
 }

@@ -124,6 +124,21 @@ import Testing
         #expect(metrics.value("tollgate_queue_refused_total", ["reason": "late"]) == 1)
     }
 
+    /// Once no time would be left for an answer: 408 at the very end would be of no use.
+    @Test func whoseTimeIsNearlyOverGets429InPlaceOf408() async throws {
+        let setup = try await start(["timeouts: { request: 4s }"])
+        let first = try await setup.occupy()
+        let began = MonotonicTime.now()
+        let answer = try await setup.gateway.ask(setup.ask("late"))
+        let seconds = MonotonicTime.now().seconds(since: began)
+        #expect(answer.status == 429, "after \(seconds) s")
+        #expect(answer.errorCode == "overloaded")
+        #expect((3.5..<4).contains(seconds), "\(seconds)")
+        first.close()
+        try await setup.customer.waitUntilNothingIsHeld()
+        #expect(setup.node.order == ["first"])
+    }
+
     /// What is predicted is said at once: the queue is known to take longer than this client has.
     @Test func whoWouldBeServedTooLateIsRefusedAtOnce() async throws {
         let setup = try await start(["queue: { deadline: 60s }"])

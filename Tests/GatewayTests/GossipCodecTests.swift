@@ -22,8 +22,8 @@ struct GossipCodecTests {
                 blocks: (0..<Int.random(in: 0...40, using: &random)).map { _ in UInt64.random(in: 0 ... .max) })
         }
         return GossipMessage(
-            sequence: .random(in: 0 ... .max, using: &random), isFull: Bool.random(using: &random), nodes: nodes,
-            placements: placements)
+            sequence: .random(in: 0 ... .max, using: &random), isFull: Bool.random(using: &random),
+            isLast: Bool.random(using: &random), nodes: nodes, placements: placements)
     }
 
     @Test func messagesComeBackAsTheyWere() throws {

@@ -66,6 +66,23 @@ struct PeerLoadsTests {
         #expect(peerRequests(routers[1]) == [12])
     }
 
+    @Test func whoSaysFarewellIsNotWaitedFor() {
+        let routers = gateways(3, nodes: 1)
+        _ = routers[0].assign(request())
+        _ = routers[1].assign(request())
+        func hearOthers(_ now: Double) { routers[2].hear(routers[1].tell(now: now), from: 8, now: now) }
+        routers[2].hear(routers[0].tell(now: 1), from: 7, now: 1)
+        hearOthers(1)
+        #expect(peerRequests(routers[2]) == [2])
+        routers[2].hear(routers[0].farewell(), from: 7, now: 1.1)
+        #expect(peerRequests(routers[2]) == [1])
+        // Long after a silent one would make the node's report stand in: whoever is left tells of all there is.
+        hearOthers(8)
+        _ = routers[2].tell(now: 8)
+        routers[2].report("n0", NodeReport(runningRequests: 9, waitingRequests: 0), now: 8)
+        #expect(peerRequests(routers[2]) == [1])
+    }
+
     @Test func loneGatewayTakesWhatANodeReportsBeyondItsOwnForOthers() {
         let router = gateways(1, nodes: 1)[0]
         _ = router.assign(request())

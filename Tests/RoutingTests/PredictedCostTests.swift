@@ -65,6 +65,24 @@ struct PredictedCostTests {
         #expect(router.assign(request(prompt: 4_200), blocks: blocks(1, 8), now: 3)?.nodeIndex == 1 - first.nodeIndex)
     }
 
+    /// Where more waits than the fleet can do, all that is left to save is work done twice.
+    @Test func aPrefixOutweighsALongerQueueWhereAllQueuesAreLong() throws {
+        let router = fleet(2)
+        var waiting: [Assignment] = []
+        for _ in 0..<600 {
+            waiting.append(try #require(router.assign(request(prompt: 4_000), now: 3)))
+            if waiting.count > 12 { router.complete(waiting.removeFirst(), now: 3) }
+        }
+        let first = try #require(router.assign(request(prompt: 4_096), blocks: blocks(1, 8), now: 3))
+        let other = "n\(1 - first.nodeIndex)"
+        router.cordon(true, other)
+        for _ in 0..<6 { _ = router.assign(request(prompt: 60_000), now: 3) }
+        router.cordon(false, other)
+        #expect(router.assign(request(prompt: 4_200), blocks: blocks(1, 8), now: 3)?.nodeIndex == first.nodeIndex)
+        // Whoever has nothing there goes where less waits.
+        #expect(router.assign(request(prompt: 4_200), now: 3)?.nodeIndex == 1 - first.nodeIndex)
+    }
+
     @Test func fasterNodesGetMoreWorkOnceTheirRatesAreLearned() throws {
         let router = fleet(2)
         var placed = [0, 0]

@@ -101,6 +101,8 @@ final class RouterUnderTest {
 
     func tell(now: Double) -> GossipMessage { router.gossip(now: seconds(now)) }
 
+    func farewell() -> GossipMessage { router.gossipFarewell() }
+
     func hear(_ message: GossipMessage, from peer: UInt64, now: Double) {
         router.gossiped(message, from: peer, now: seconds(now))
     }

@@ -109,6 +109,7 @@ extension NodeReportStatus {
         runningRequests = found.report?.runningRequests
         waitingRequests = found.report?.waitingRequests
         kvUsage = found.report?.kvUsage
+        kvCapacityTokens = found.report?.kvCapacityTokens
         ageSeconds = found.reportAgeSeconds
     }
 

@@ -12,7 +12,7 @@ enum GossipCodec {
     private static let idBytesMax = 255
 
     static func encode(_ message: GossipMessage) -> [UInt8] {
-        var bytes: [UInt8] = [version, message.isFull ? 1 : 0]
+        var bytes: [UInt8] = [version, Flags(message).rawValue]
         bytes.reserveCapacity(64 * message.nodes.count + 8 * message.placements.reduce(64) { $0 + $1.blocks.count })
         put(message.sequence, &bytes)
         put(UInt32(clamping: message.nodes.count), &bytes)
@@ -44,7 +44,25 @@ enum GossipCodec {
                 let nodes = reader.list({ $0.node() }), let placements = reader.list({ $0.placement() }),
                 reader.isAtEnd, placements.reduce(0, { $0 + $1.blocks.count }) <= GossipMessage.blocksMax
             else { return nil }
-            return GossipMessage(sequence: sequence, isFull: flags & 1 == 1, nodes: nodes, placements: placements)
+            let known = Flags(rawValue: flags)
+            return GossipMessage(
+                sequence: sequence, isFull: known.contains(.isFull), isLast: known.contains(.isLast), nodes: nodes,
+                placements: placements)
+        }
+    }
+
+    /// Those that are not known are ignored.
+    private struct Flags: OptionSet {
+        static let isFull = Flags(rawValue: 1)
+        static let isLast = Flags(rawValue: 2)
+        let rawValue: UInt8
+
+        init(rawValue: UInt8) { self.rawValue = rawValue }
+
+        init(_ message: GossipMessage) {
+            self = []
+            if message.isFull { insert(.isFull) }
+            if message.isLast { insert(.isLast) }
         }
     }
 

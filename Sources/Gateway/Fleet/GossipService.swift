@@ -35,8 +35,14 @@ package struct GossipService: Sendable {
         self.ownID = ownID
     }
 
-    /// Talks until its task is cancelled.
+    /// Talks until its task is cancelled, and says farewell then.
     package func run() async {
+        await talk()
+        // A task of its own, since this one is cancelled; where the store is away, the others will notice the silence.
+        await Task { _ = try? await tell(router.gossipFarewell()) }.value
+    }
+
+    private func talk() async {
         var position: String?
         var heardAt: MonotonicTime?
         var isFailing = false

@@ -42,6 +42,9 @@ package final class SharedRouter: Sendable {
     /// What to tell the other gateways.
     package func gossip(now: MonotonicTime) -> GossipMessage { router.withLock { $0.gossip(now: now) } }
 
+    /// What to tell them last.
+    package func gossipFarewell() -> GossipMessage { router.withLock { $0.gossipFarewell() } }
+
     /// Another gateway told something.
     package func gossiped(_ message: GossipMessage, from peer: UInt64, now: MonotonicTime) {
         router.withLock { $0.gossiped(message, from: peer, now: now) }

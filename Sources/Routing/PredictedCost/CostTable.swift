@@ -94,6 +94,8 @@ struct CostTable: Sendable {
         var steps: Float
         /// For each token of work.
         var duplicate: Float
+        /// The part of it that counts where more waits than the fleet can do: saved by what is known to be cached alone.
+        var overload: Float
         var expectedOutput: Float
         var kvShareFree: Float
         /// Seconds for the whole KV cache above that.

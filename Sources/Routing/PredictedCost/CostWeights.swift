@@ -12,6 +12,12 @@ struct CostWeights: Sendable {
     /// The part of that which goes by the queue of the node itself: work is dearer where others wait for it. Among
     /// gateways that do not hear one another none of it: where their sessions live counts for more.
     var duplicateQueuedHere = 0.2
+    /// Further weight of the same by the square of how many more than ``overloadFrom`` usually wait on each node, up to
+    /// ``overloadMax``: beyond what the fleet can do, work done twice is all that is left to save. Not among gateways that do
+    /// not hear one another, where it would send each request to what only this gateway knows to be warm.
+    var duplicateOverload = 30.0
+    var overloadFrom = 1.5
+    var overloadMax = 4.0
     /// Weight of the newest decision in the requests that usually wait.
     var queuedWeight = 0.01
     /// What of the weight is left where a session's first and second node are concerned, among gateways that do not hear

@@ -28,6 +28,10 @@ struct PredictedCost: Policy {
     /// Of work that another cache could have saved: always, and for each request that usually waits on a node.
     private var duplicateWeight: Double { weights.duplicate * unheardFactor }
     private var duplicateQueuedWeight: Double { duplicateWeight * weights.duplicateQueued * unheardFactor }
+    private var duplicateOverloadWeight: Double {
+        let over = min(max(0, usualQueued - weights.overloadFrom), weights.overloadMax)
+        return duplicateWeight * weights.duplicateOverload * over * over * max(0, 1 - unheard)
+    }
     private var queuedHereShare: Double { weights.duplicateQueuedHere * (1 - unheardShare) }
     /// The same for each request that usually waits on one node, beside its share of the fleet's.
     var duplicateQueuedHereWeight: Double { queuedHereShare * duplicateQueuedWeight }
@@ -97,11 +101,12 @@ struct PredictedCost: Policy {
 
     func terms(of request: RoutingRequest, now: MonotonicTime) -> CostTable.Request {
         let output = Double(max(0, request.expectedOutputTokens))
+        let tokensPerSecond = max(1, fleetMeans.tokensPerSecond)
+        let usual = duplicateWeight + (1 - queuedHereShare) * duplicateQueuedWeight * usualQueued
+        let overload = duplicateOverloadWeight
         return CostTable.Request(
             nowMilliseconds: Self.milliseconds(now), steps: Float(1 + weights.output * output),
-            duplicate: Float(
-                (duplicateWeight + (1 - queuedHereShare) * duplicateQueuedWeight * usualQueued)
-                    / max(1, fleetMeans.tokensPerSecond)),
+            duplicate: Float((usual + overload) / tokensPerSecond), overload: Float(overload / tokensPerSecond),
             expectedOutput: Float(output), kvShareFree: Float(weights.kvShareFree), kvPrice: Float(weights.kvTenth * 10)
         )
     }
@@ -144,6 +149,9 @@ struct PredictedCost: Policy {
     }
 
     /// What is left of the work, and of the weight of work done twice, where the session is likely to live.
+    ///
+    /// What overload adds to that weight is saved by what is known alone: by a hope, a session key that many requests name
+    /// would heap all of them on one node.
     func hinted(
         _ node: Int, work: Double, promptTokens: Int, _ terms: CostTable.Request
     ) -> (work: Double, terms: CostTable.Request) {
@@ -151,7 +159,10 @@ struct PredictedCost: Policy {
         var terms = terms
         if node == places.winner { terms.duplicate *= Float(1 - unheardShare * (1 - weights.duplicateWinner)) }
         if node == places.second { terms.duplicate *= Float(1 - unheardShare * (1 - weights.duplicateSecond)) }
-        return (work * (1 - hint.chances[slot]), terms)
+        // So that, with the work that is left, overload comes to what it is without the hope.
+        let chance = min(hint.chances[slot], 0.99)
+        terms.duplicate += terms.overload * Float(chance / (1 - chance))
+        return (work * (1 - chance), terms)
     }
 
     /// A node that will stop costs what it would otherwise, if the whole answer is predicted to come before.
