@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The balancer judged, in virtual time and live; what came out goes into docs/routing-results.md, its plot beside.
+"""The balancer judged, in virtual time and live; what came out goes into docs/routing-results.md, its plot beside, the
+table into README.md too (not of a part of the traces: --limit).
 
     make bench-routing TRACES=DIR [ARGS="--seeds 1 --minutes 1"]
 
@@ -9,12 +10,14 @@ DIR holds the traces by the names that `tollgate bench routing --help` gives. Ta
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BINARY = os.path.join(ROOT, ".build/release/tollgate")
 RESULTS = os.path.join(ROOT, "docs/routing-results.md")
+README = os.path.join(ROOT, "README.md")
 PLOT = os.path.join(ROOT, "docs/routing.svg")
 CONVERSATION = "mooncake_conversation_trace.jsonl"
 PLOTTED = "predicted_cost,lmetric,gie,dynamo,sglang_cache_aware,least_requests"
@@ -28,6 +31,27 @@ def run(*command):
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     print(done.stdout, flush=True)
     return done.stdout, done.returncode == 0
+
+
+def markdown(figures):
+    """The judged table, of `bench routing`'s columns."""
+    lines = ["| figure | must | aim | measured | met | cell |", "|---|--:|--:|--:|---|---|"]
+    for line in figures.splitlines()[1:]:
+        figure, must, aim, measured, met, *cell = re.split(r" {2,}", line.strip())
+        met = "**no**" if met == "NO" else met
+        lines.append(f"| {figure} | {must} | {aim} | {measured} | {met} | {cell[0] if cell else ''} |")
+    return "\n".join(lines)
+
+
+def write_between(path, begin, end, text):
+    """Replaces what stands between two lines of a file."""
+    with open(path) as file:
+        before, _, rest = file.read().partition(begin + "\n")
+    _, found, after = rest.partition(end + "\n")
+    if not found:
+        sys.exit(f"bench-routing: {os.path.relpath(path, ROOT)} has no lines '{begin}' and '{end}'")
+    with open(path, "w") as file:
+        file.write(f"{before}{begin}\n{text}\n{end}\n{after}")
 
 
 def main():
@@ -84,6 +108,8 @@ Every cell beside its best peer:
 {chr(10).join(chr(10) + live if index else live for index, live in enumerate(lives))}
 ```
 """)
+    if not limit:
+        write_between(README, "<!-- bench-routing -->", "<!-- end -->", markdown(figures))
     sys.exit(0 if met else 1)
 
 

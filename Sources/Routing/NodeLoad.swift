@@ -39,6 +39,8 @@ package struct NodeLoad: Hashable, Sendable {
     /// The last report that could be true, believed or not, and when it came.
     package internal(set) var report: NodeReport?
     package internal(set) var reportedAt: MonotonicTime?
+    /// Whether what came last is believed (``ReportTrust``).
+    package internal(set) var isReportBelieved = false
     package internal(set) var maxConcurrency: Int32 { didSet { openChanged() } }
     package internal(set) var rttNanoseconds: Int64
     /// A hash of the node's name, the same at every gateway.

@@ -64,6 +64,8 @@ struct PrefixIndex: Sendable {
     static let none: Int32 = -1
 
     let indexing: PrefixIndexing
+    /// Whether nodes tell by events what they hold.
+    private var hearsEvents = false
     var entries: ContiguousArray<Entry> = []
     var firstFree = none
     var nodes: ContiguousArray<Holding> = []
@@ -169,8 +171,15 @@ struct PrefixIndex: Sendable {
 
     /// A prompt was placed on a node, which will have cached it.
     mutating func insert(_ blocks: Span<UInt64>, node: Int, now: MonotonicTime) {
-        guard indexing != .events else { return }
+        guard indexing != .events || !hearsEvents else { return }
         stored(blocks, node: node, now: now)
+    }
+
+    /// Nodes tell what they hold: what was guessed until now is forgotten.
+    mutating func heardEvent() {
+        guard indexing == .events, !hearsEvents else { return }
+        hearsEvents = true
+        for node in nodes.indices { empty(node) }
     }
 
     /// A node holds these blocks.

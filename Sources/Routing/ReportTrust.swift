@@ -37,6 +37,17 @@ struct ReportTrust: Hashable, Sendable {
     private var contradictions = 0
     private var plausible = 0
     private var starts = 0
+    /// The start of the server that the last report which was believed named.
+    private var serverStart: UInt64?
+
+    /// A report that is believed names the start of the server.
+    ///
+    /// - Returns: Whether that is another than the last one: what it had cached is gone.
+    mutating func believes(serverStart start: UInt64?) -> Bool {
+        guard let start else { return false }
+        defer { serverStart = start }
+        return serverStart.map { $0 != start } ?? false
+    }
 
     /// Metrics came that are about another model: none of their numbers are taken.
     mutating func sawOtherModel() { distrust = .otherModel }

@@ -45,6 +45,7 @@ extension Router {
         settle()
         let isBelieved = trust[index].judge(report, own: loads[index].own, events: events[index], now: now)
         let before = (loads[index].kvCapacityTokens, loads[index].tailUsedAt)
+        loads[index].isReportBelieved = isBelieved
         if report.isPlausible { took(report, of: index, isBelieved: isBelieved, now: now) }
         let believed = isBelieved ? report : nil
         peers.reported(index, believed, load: loads[index], meanWork: meanWork, now: now)
@@ -60,17 +61,17 @@ extension Router {
         guard let index = fleet.index(of: node) else { return }
         settle()
         trust[index].sawOtherModel()
+        loads[index].isReportBelieved = false
         peers.reported(index, nil, load: loads[index], meanWork: meanWork, now: now)
         peersChanged(CollectionOfOne(index), now: now)
     }
 
     /// - Parameter isBelieved: Otherwise it is kept to be shown, and changes nothing.
     private mutating func took(_ report: NodeReport, of index: Int, isBelieved: Bool, now: MonotonicTime) {
-        let before = loads[index].report?.serverStart
         loads[index].report = report
         loads[index].reportedAt = now
         guard isBelieved else { return }
-        if let before, let start = report.serverStart, before != start { serverRestarted(index) }
+        if trust[index].believes(serverStart: report.serverStart) { serverRestarted(index) }
         guard let capacity = report.kvCapacityTokens, let spec = fleet.slots[index] else { return }
         // Far from what its class holds: a mistake, or another unit. What the operator said stands.
         let ratio = capacity / Double(spec.kvCapacityTokens)
@@ -86,6 +87,7 @@ extension Router {
     package mutating func stored(_ node: NodeID, blocks: Span<UInt64>, now: MonotonicTime) {
         guard let index = fleet.index(of: node) else { return }
         settle()
+        self.index.heardEvent()
         self.index.stored(blocks, node: index, now: now)
     }
 

@@ -302,6 +302,10 @@ package struct Router: Sendable {
                 load.maxConcurrency = Int32(clamping: maxConcurrency)
                 load.rttNanoseconds = rtt
                 load.engine = engine
+                load.speedClass = Self.hash(slot?.speedClass ?? "")
+                // What it reports comes again; what the operator says now must not wait for that.
+                let told = slot?.kvCapacityTokens ?? 1
+                if told != self.fleet.slots[index]?.kvCapacityTokens { load.kvCapacityTokens = Int64(max(1, told)) }
                 loads.append(load)
                 queues.append(self.queues[index])
                 health.append(self.health[index])

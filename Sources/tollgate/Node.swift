@@ -198,7 +198,9 @@ struct Node: ParsableCommand {
         table.add(["  running", Present.number(running, places: 0)])
         table.add(["  waiting", Present.number(report.waitingRequests, places: 0)])
         table.add(["  KV cache used", report.kvUsage.map { .init("\(Int(($0 * 100).rounded()))%") } ?? "-"])
-        if let capacity = report.kvCapacityTokens, capacity.rounded(.towardZero) != Double(believedCapacity) {
+        if report.state == "trusted", let capacity = report.kvCapacityTokens,
+            capacity.rounded(.towardZero) != Double(believedCapacity)
+        {
             table.add(["  KV cache claimed", Present.number(capacity, places: 0)])
             table.add(["", .init("not believed: more than 16 times, or less than a 64th of, its class's", .bad)])
         }

@@ -59,7 +59,7 @@ extension Simulate {
         var gossip = "100ms"
 
         @Option(help: "Runs of each, with arrivals of seeds 1, 2 and so on.")
-        var seeds = 1
+        var seeds = 5
 
         @Option(help: "Customers that the trace's sessions are dealt to.")
         var orgs = 10
@@ -85,8 +85,8 @@ extension Simulate {
             try Self.check(orgs, "--orgs", 1...10_000)
             if let limit { try Self.check(limit, "--limit", 2...Int.max) }
             guard rate == nil || load == nil else { throw ValidationError("--rate and --load exclude each other.") }
-            _ = try Self.numbers(rate ?? "", "--rate", upTo: 1e6)
-            _ = try Self.numbers(load ?? "", "--load", upTo: 10)
+            _ = try Self.numbers(rate ?? "", "--rate", Self.rates)
+            _ = try Self.numbers(load ?? "", "--load", Self.loads)
             _ = try gossipSeconds()
         }
 
@@ -130,12 +130,12 @@ extension Simulate {
         private func rates(_ trace: Trace, _ spec: FleetSpec) async throws -> [Rate] {
             let known = Saturation.referenceRate(trace, spec)
             if let rate {
-                return try Self.numbers(rate, "--rate", upTo: 1e6).map { rate in
+                return try Self.numbers(rate, "--rate", Self.rates).map { rate in
                     Rate(perSecond: rate, load: known.map { rate / $0 })
                 }
             }
             let saturation = if let known { known } else { await FleetTrace.saturation(of: trace, spec) }
-            return try Self.numbers(load ?? "0.8", "--load", upTo: 10).map {
+            return try Self.numbers(load ?? "0.8", "--load", Self.loads).map {
                 Rate(perSecond: $0 * saturation, load: $0)
             }
         }
@@ -184,10 +184,17 @@ extension Simulate {
             return kind
         }
 
-        private static func numbers(_ text: String, _ name: String, upTo most: Double) throws -> [Double] {
+        /// Slower, nodes are asked for their metrics for days between two requests.
+        private static let rates = 0.01...1e6
+        private static let loads = 0.01...10.0
+
+        private static func numbers(
+            _ text: String, _ name: String, _ range: ClosedRange<Double>
+        ) throws -> [Double] {
             try text.split(separator: ",").map { part in
-                guard let number = Double(part), number > 0, number <= most else {
-                    throw ValidationError("\(name) '\(part)' is not a number above 0, up to \(most).")
+                guard let number = Double(part), range.contains(number) else {
+                    throw ValidationError(
+                        "\(name) '\(part)' is not a number from \(range.lowerBound) to \(range.upperBound).")
                 }
                 return number
             }

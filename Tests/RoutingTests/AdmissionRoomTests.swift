@@ -9,8 +9,8 @@ private final class RoomUnderTest {
     private(set) var room: AdmissionRoom<Int>
     var turns: [AdmissionTurn<Int>] = []
 
-    init(_ nodes: [NodeSpec], limits: AdmissionLimits = AdmissionLimits()) {
-        router = Router(fleet: FleetSnapshot(nodes: nodes), policy: .leastTokens, seed: 1)
+    init(_ nodes: [NodeSpec], limits: AdmissionLimits = AdmissionLimits(), policy: RoutingPolicy = .leastTokens) {
+        router = Router(fleet: FleetSnapshot(nodes: nodes), policy: policy, seed: 1)
         room = AdmissionRoom(limits: limits)
         for node in nodes { router.probed(node.id, .healthy, now: seconds(0)) }
     }
@@ -20,12 +20,13 @@ private final class RoomUnderTest {
 
     func arrived(
         _ number: Int, _ org: Int = 0, model: ModelID = llama, deadline: Double = 1_000, bytes: Int = 10,
-        priority: AdmissionClass = .standard, excluded: [Int] = [], seat: AdmissionSeat? = nil, now: Double = 1
+        priority: AdmissionClass = .standard, excluded: [Int] = [], seat: AdmissionSeat? = nil, cost: Double = 100,
+        output: Int = 50, now: Double = 1
     ) -> RoomOutcome {
         room.arrived(
-            request(model, excluded: excluded), blocks: Span(),
+            request(model, output: output, excluded: excluded), blocks: Span(),
             asking: AdmissionRequest(
-                org: OrgID(unchecked: "org-\(org)"), priority: priority, cost: 100, bytes: bytes,
+                org: OrgID(unchecked: "org-\(org)"), priority: priority, cost: cost, bytes: bytes,
                 deadline: seconds(deadline)),
             seat: seat, waiter: number, router: &router, now: seconds(now), turns: &turns)
     }
@@ -46,6 +47,11 @@ private final class RoomUnderTest {
     func letGo(now: Double = 2) -> [AdmissionTurn<Int>] { room.turns(router: &router, now: seconds(now)) }
     func tick(now: Double) -> [AdmissionTurn<Int>] { room.ticked(router: &router, now: seconds(now)) }
     var inflight: Int { router.inflightCount }
+    /// Of all lanes: let in, though no node would have them.
+    var stranded: Int { room.lanes.values.reduce(0) { $0 + $1.stranded } }
+    func endSoon(_ node: String, at end: Double) {
+        router.curtailed(NodeID(unchecked: node), to: 0, endsAt: seconds(end), now: seconds(1))
+    }
 }
 
 extension RoomOutcome {
@@ -167,6 +173,48 @@ struct AdmissionRoomTests {
         let turn = try #require(room.letGo().first)
         #expect(turn.waiter == 0)
         #expect(turn.outcome.placed?.0.nodeIndex == placed[1].0.nodeIndex)
+    }
+
+    /// Those whom one node failed wait for another; that is no reason to keep its room from whoever has not been there.
+    @Test func whoComesBackHoldsUpNobodyElse() throws {
+        let room = RoomUnderTest([node("a"), node("b", maxConcurrency: 1)])
+        var placed = (0..<13).compactMap { room.arrived($0).placed }
+        #expect(placed.count == 13)
+        let other = try #require(placed.firstIndex { $0.0.nodeIndex == 1 })
+        _ = placed.remove(at: other)
+        for (number, (failed, seat)) in placed.enumerated() {
+            room.finish(failed, .failed)
+            #expect(room.arrived(100 + number, excluded: [0], seat: seat).isWaiting)
+        }
+        room.probe("a", .failed)
+        #expect(room.arrived(200).isWaiting)
+        room.probe("a", .healthy)
+        #expect(room.letGo().map(\.waiter) == [200])
+        #expect(room.count == 12)
+    }
+
+    /// What seems to be room is none where the policy would have none of it: newcomers wait their turn, and may be too many.
+    @Test func whoIsStrandedIsBoundedAndTheOthersTakeTurns() throws {
+        let room = RoomUnderTest(
+            [node("a", maxConcurrency: 1_000)], limits: AdmissionLimits(requestsMax: 20), policy: .predictedCost)
+        room.endSoon("a", at: 5)
+        for number in 0..<20 { #expect(room.arrived(number, output: 500_000).isWaiting) }
+        #expect(room.stranded == 8)
+        #expect(room.letGo().isEmpty)
+        #expect(room.stranded == 8 && room.count == 20)
+        // Another org's first comes before the 20th of the first, which makes way.
+        #expect(room.arrived(20, 1, output: 500_000).isWaiting)
+        #expect(room.turns.map(\.outcome.rejection?.cause) == [.full])
+        #expect(room.count == 20)
+    }
+
+    @Test func whatStandsInForAnotherModelIsChargedInItsOwnLane() throws {
+        let room = RoomUnderTest([node("a", maxConcurrency: 1), node("b", models: [qwen])])
+        let (failed, seat) = try #require(room.arrived(0, cost: 0, output: 5_000).placed)
+        #expect(seat.cost >= 10_000)
+        room.finish(failed, .failed)
+        let (_, another) = try #require(room.arrived(0, model: qwen, seat: seat, cost: 0, output: 5_000).placed)
+        #expect(another.cost == seat.cost)
     }
 
     @Test func whereNoNodeIsLeftNobodyWaits() throws {

@@ -129,6 +129,75 @@ struct PredictedCostTests {
         #expect(router.assign(request(prompt: 1_000, output: 50), now: 61) == nil)
     }
 
+    @Test func powerThatComesBackInPartIsAShareOfAll() throws {
+        let router = fleet(1)
+        let first = try #require(router.assign(request(prompt: 20_480), now: 1))
+        serve(router, first, from: 1, firstAfter: 1.5, prompt: 20_480)
+        let full = try #require(router.status()[0].prefillTokensPerSecond)
+        for share in [0.35, 0, 0.4, 0.2, 1] {
+            router.curtail("n0", to: share, now: 2)
+            let rate = try #require(router.status(now: 2)[0].prefillTokensPerSecond)
+            // Below a hundredth, and below the slowest that is believed, it makes no difference.
+            #expect(abs(rate - max(500, full * max(share, 0.01))) < 1, "\(share): \(rate) of \(full)")
+        }
+    }
+
+    /// Answers too short to measure end the slow start too.
+    @Test func aNewNodeGetsItsShareOfShortPrompts() throws {
+        let router = fleet(2)
+        for index in 0..<2 {
+            let node = try #require(router.assign(request(prompt: 20_480, excluded: [1 - index]), now: 1))
+            serve(router, node, from: 1, firstAfter: 1.5, prompt: 20_480)
+        }
+        router.replace((0..<3).map { node("n\($0)", maxConcurrency: 10_000) })
+        router.probe("n2", .healthy, now: 4)
+        // A hundred a second, answered after half a second each: some sixteen at once a node.
+        var counts = Array(repeating: 0, count: 20)
+        var running: [(assignment: Assignment, at: Double)] = []
+        for step in 0..<2_000 {
+            let now = 5 + Double(step) / 100
+            while let oldest = running.first, now - oldest.at >= 0.5 {
+                router.firstToken(oldest.assignment, now: now)
+                router.complete(running.removeFirst().assignment, now: now)
+            }
+            let short = try #require(router.assign(request(prompt: 200), now: now))
+            if short.nodeIndex == 2 { counts[step / 100] += 1 }
+            running.append((short, now))
+        }
+        #expect(counts[0] <= 1 && counts[1] <= 1, "\(counts)")
+        #expect(counts.suffix(5).allSatisfy { $0 >= 20 }, "\(counts)")
+    }
+
+    /// What a prompt costs everywhere alike makes no queues equal.
+    @Test func whereAllQueuesAreLongTheShorterIsStillTaken() throws {
+        for seed in 1...8 {
+            let router = RouterUnderTest.ready(
+                (0..<2).map { node("n\($0)", maxConcurrency: 10_000) }, policy: .predictedCost, seed: UInt64(seed))
+            var waiting: [Assignment] = []
+            for _ in 0..<600 {
+                waiting.append(try #require(router.assign(request(prompt: 4_000), now: 3)))
+                if waiting.count > 12 { router.complete(waiting.removeFirst(), now: 3) }
+            }
+            router.cordon(true, "n1")
+            for _ in 0..<2 { _ = router.assign(request(prompt: 12_000), now: 3) }
+            router.cordon(false, "n1")
+            #expect(router.assign(request(prompt: 20_000), now: 3)?.nodeIndex == 1, "seed \(seed)")
+        }
+    }
+
+    @Test func whatTheOperatorChangesOfANodeHoldsAtOnce() {
+        let router = fleet(1)
+        let before = router.status()[0].kvCapacityTokens
+        let spec = node("n0", maxConcurrency: 10_000)
+        router.replace([
+            NodeSpec(
+                id: spec.id, site: spec.site, engine: spec.engine, speedClass: "l40", models: spec.models,
+                maxConcurrency: spec.maxConcurrency, rttNanoseconds: 0)
+        ])
+        #expect(router.status()[0].kvCapacityTokens == SpeedClass.kvCapacityTokens(of: "l40"))
+        #expect(router.status()[0].kvCapacityTokens < before)
+    }
+
     @Test func nodeWithoutPowerTakesNothing() {
         let router = fleet(2)
         router.curtail("n0", to: 0, now: 1)
@@ -158,6 +227,20 @@ struct PredictedCostTests {
         #expect(router.status()[first.nodeIndex].prefixBlocks == 40)
         router.report(id, report(2), now: 2)
         #expect(router.status()[first.nodeIndex].prefixBlocks == 0)
+    }
+
+    /// The server that talked nonsense was restarted: its first reports are not believed yet.
+    @Test func restartIsSeenOnceReportsAreBelievedAgain() throws {
+        let router = fleet(1)
+        let first = try #require(router.assign(request(prompt: 20_480), blocks: blocks(1, 40), now: 1))
+        router.start(first, now: 1)
+        router.report("n0", NodeReport(runningRequests: 0, waitingRequests: 0, serverStart: 1), now: 1)
+        router.report("n0", NodeReport(runningRequests: .nan, waitingRequests: 0, serverStart: 1), now: 2)
+        for second in 3...5 {
+            #expect(router.status()[0].prefixBlocks == 40)
+            router.report("n0", NodeReport(runningRequests: 0, waitingRequests: 0, serverStart: 2), now: Double(second))
+        }
+        #expect(router.status()[0].prefixBlocks == 0)
     }
 
     @Test func nodeThatIsLateWithItsHeadIsAvoided() throws {

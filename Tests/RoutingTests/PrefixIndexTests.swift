@@ -23,6 +23,8 @@ private final class IndexUnderTest {
         index.insert(blocks.span, node: node, now: seconds(now))
     }
 
+    func heardEvent() { index.heardEvent() }
+
     func stored(_ blocks: [UInt64], node: Int) { index.stored(blocks.span, node: node, now: seconds(1)) }
     func evicted(_ blocks: [UInt64], node: Int) { index.evicted(blocks.span, node: node) }
     func empty(_ node: Int) { index.empty(node) }
@@ -136,6 +138,11 @@ struct PrefixIndexTests {
 
     @Test func cacheEventsAreTakenExactly() {
         let index = IndexUnderTest(nodes: 1, blocks: 100, .events)
+        index.insert(chain(1, 10), node: 0)
+        #expect(index.match(chain(1, 10)) == [0: 10])
+        // From the first event on nothing is guessed.
+        index.heardEvent()
+        #expect(index.match(chain(1, 10)).isEmpty)
         index.insert(chain(1, 10), node: 0)
         #expect(index.match(chain(1, 10)).isEmpty)
         index.stored(chain(1, 10), node: 0)

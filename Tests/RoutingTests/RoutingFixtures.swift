@@ -99,6 +99,10 @@ final class RouterUnderTest {
         router.reported(NodeID(unchecked: node), report, now: seconds(now))
     }
 
+    func stored(_ node: String, _ blocks: [UInt64], now: Double) {
+        router.stored(NodeID(unchecked: node), blocks: blocks.span, now: seconds(now))
+    }
+
     func tell(now: Double) -> GossipMessage { router.gossip(now: seconds(now)) }
 
     func farewell() -> GossipMessage { router.gossipFarewell() }

@@ -41,8 +41,6 @@ extension SharedRouter {
             defer { waitingCount.store(room.count, ordering: .sequentiallyConsistent) }
             return router.withLock { router in
                 var turns: [AdmissionTurn<AdmissionWaiter>] = []
-                var asking = asking
-                if seat == nil { asking.cost = router.admissionCost(of: request, blocks: blocks.hashes.span) }
                 let outcome = room.arrived(
                     request, blocks: blocks.hashes.span, asking: asking, seat: seat, waiter: waiter, router: &router,
                     now: now, turns: &turns)

@@ -61,10 +61,7 @@ extension AdmissionRoom {
             lanes[lane]?.returned.removeFirst(tried.count)
             lanes[lane]?.returned.append(contentsOf: tried)
         }
-        // While so many find no node that would have them, nobody else is let in.
-        guard let found = lanes[lane], !found.queue.isEmpty, found.returned.count < Self.returnedTriedMax else {
-            return false
-        }
+        guard let found = lanes[lane], !found.queue.isEmpty, found.stranded < Self.strandedMax else { return false }
         let probe = lane.probe
         let wait = leastWait(probe, &router, now)
         if wait == .infinity {
@@ -85,9 +82,7 @@ extension AdmissionRoom {
             let id = lanes[lane]?.queued.removeValue(forKey: next.ticket)
         else { return false }
         // It has left the queue, and counts as let in.
-        waiting[id]?.ticket = nil
-        lanes[lane]?.returned.append(id)
-        returnedBytes += max(0, waiting[id]?.asking.bytes ?? 0)
+        returns(id, to: lane, isStranded: true)
         return goesBack(id, lane, router: &router, now: now, turns: &turns)
     }
 

@@ -18,6 +18,8 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
         var request: RoutingRequest
         var blocks: ContiguousArray<UInt64>
         var asking: AdmissionRequest
+        /// Let in though no node would have it: there seemed to be room. Otherwise, without a ticket, a node failed it.
+        var isStranded = false
         var patienceSeconds: Double
         var waiter: Waiter
     }
@@ -28,6 +30,8 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
         var queued: [AdmissionTicket: UInt64] = [:]
         /// Let in before, in the order in which they came back or were tried last.
         var returned: ContiguousArray<UInt64> = []
+        /// Of those, the ones that are stranded.
+        var stranded = 0
         /// From placement to end, of those answered.
         var service = RunningMean()
 
@@ -38,6 +42,9 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
     private static var costPerSecondUnseen: Double { 1e9 }
     /// Lanes that nothing is in are forgotten beyond this.
     private static var idleLanesMax: Int { 1_024 }
+
+    /// While so many of a lane are stranded, what seems to be room there is none.
+    static var strandedMax: Int { 8 }
 
     package var limits: AdmissionLimits {
         didSet { for lane in lanes.keys { lanes[lane]?.queue.limits = limits } }
@@ -67,7 +74,7 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
     /// A request came, or came back from a node that failed it.
     ///
     /// - Parameters:
-    ///   - asking: Whose it is, and what it is charged.
+    ///   - asking: Whose it is. Where its cost is 0 the router's (``Router/admissionCost(of:blocks:)``) is charged.
     ///   - seat: What it was let in with before; that is over where the request is for another lane now.
     ///   - turns: What becomes of others that must make way for it.
     package mutating func arrived(
@@ -76,6 +83,9 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
     ) -> RoomOutcome {
         let lane = AdmissionLane(request)
         let isBack = seat?.lane == lane
+        var asking = asking
+        // A seat in another lane, of the model that this one stands in for, pays for nothing here.
+        if !isBack, asking.cost == 0 { asking.cost = router.admissionCost(of: request, blocks: blocks) }
         if let seat, !isBack { left(seat, now: now) }
         let wait = leastWait(request, &router, now)
         if wait == .infinity, let refusal = refusal(of: request, router: &router, now: now) {
@@ -86,19 +96,20 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
         let place = lanes.index(forKey: lane) ?? open(lane)
         if isBack, let seat {
             guard wait < limits.waitSecondsMax else {
-                return comeBack(request, blocks, asking, seat, waiter, now)
+                return comeBack(request, blocks, asking, seat, waiter, isStranded: false, now)
             }
-            return placed(request, blocks, asking, seat, waiter, &router, now)
+            return placed(request, blocks, asking, seat, waiter, &router, isBack: true, now)
         }
         if let seconds = lanes.values[place].service.mean { lanes.values[place].queue.serviceTakes(seconds: seconds) }
         let seat = AdmissionSeat(lane: lane, org: asking.org, cost: asking.cost, phase: .placed(since: now))
         let stepSecondsMax = stepSecondsMax
+        let isStuck = lanes.values[place].stranded >= Self.strandedMax
         let decision = lanes.values[place].queue.arrived(
-            asking, leastWaitSeconds: wait,
+            asking, leastWaitSeconds: isStuck ? max(wait, limits.waitSecondsMax) : wait,
             meanWaitSeconds: { router.meanWaitSeconds(for: request, stepSecondsMax: stepSecondsMax, now: now) },
             now: now)
         switch decision {
-        case .dispatch: return placed(request, blocks, asking, seat, waiter, &router, now)
+        case .dispatch: return placed(request, blocks, asking, seat, waiter, &router, isBack: false, now)
         case .wait(let ticket, let evicted):
             for ticket in evicted { evict(ticket, of: lane, now: now, turns: &turns) }
             let id = note(
@@ -129,12 +140,13 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
     /// A request that was let in goes to a node.
     private mutating func placed(
         _ request: RoutingRequest, _ blocks: Span<UInt64>, _ asking: AdmissionRequest, _ seat: AdmissionSeat,
-        _ waiter: Waiter, _ router: inout Router, _ now: MonotonicTime
+        _ waiter: Waiter, _ router: inout Router, isBack: Bool, _ now: MonotonicTime
     ) -> RoomOutcome {
         switch router.decide(request, blocks: blocks, now: now) {
         case .dispatch(let assignment): return .placed(assignment, seat.placed(now))
         // The policy's own caution: a node that will stop soon, say.
-        case .refuse(.allAtConcurrency): return comeBack(request, blocks, asking, seat, waiter, now)
+        case .refuse(.allAtConcurrency):
+            return comeBack(request, blocks, asking, seat, waiter, isStranded: !isBack, now)
         case .refuse(let refusal):
             left(seat, now: now)
             return .refused(refusal)
@@ -143,7 +155,7 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
 
     private mutating func comeBack(
         _ request: RoutingRequest, _ blocks: Span<UInt64>, _ asking: AdmissionRequest, _ seat: AdmissionSeat,
-        _ waiter: Waiter, _ now: MonotonicTime
+        _ waiter: Waiter, isStranded: Bool, _ now: MonotonicTime
     ) -> RoomOutcome {
         guard count < limits.requestsMax, bytes + asking.bytes <= limits.bytesMax else {
             left(seat, now: now)
@@ -155,9 +167,17 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
             Waiting(
                 lane: seat.lane, ticket: nil, request: request, blocks: copy(blocks), asking: asking,
                 patienceSeconds: asking.deadline.seconds(since: now), waiter: waiter))
-        lanes[seat.lane]?.returned.append(id)
-        returnedBytes += max(0, asking.bytes)
+        returns(id, to: seat.lane, isStranded: isStranded)
         return .waits(seat.waiting(id))
+    }
+
+    /// One that was let in waits all the same.
+    mutating func returns(_ id: UInt64, to lane: AdmissionLane, isStranded: Bool) {
+        waiting[id]?.ticket = nil
+        waiting[id]?.isStranded = isStranded
+        lanes[lane]?.returned.append(id)
+        if isStranded { lanes[lane]?.stranded += 1 }
+        returnedBytes += max(0, waiting[id]?.asking.bytes ?? 0)
     }
 
     private mutating func note(_ request: Waiting) -> UInt64 {
@@ -179,11 +199,10 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
         _ id: UInt64, _ asking: AdmissionRequest, now: MonotonicTime, turns: inout [AdmissionTurn<Waiter>]
     ) -> Bool {
         while count > limits.requestsMax || bytes > limits.bytesMax {
-            let own = waiting[id]?.lane
-            let others = busy.filter { $0 != own }
-                .sorted { (lanes[$0]?.queue.count ?? 0) > (lanes[$1]?.queue.count ?? 0) }
+            // Its own lane too: what waits there besides the queue counts as well.
+            let longest = busy.sorted { (lanes[$0]?.queue.count ?? 0) > (lanes[$1]?.queue.count ?? 0) }
             var hasGiven = false
-            for lane in others {
+            for lane in longest {
                 guard let ticket = lanes[lane]?.queue.giveWay(to: asking) else { continue }
                 evict(ticket, of: lane, now: now, turns: &turns)
                 hasGiven = true
@@ -232,6 +251,7 @@ package struct AdmissionRoom<Waiter: Sendable>: Sendable {
             lanes[lane]?.queued[ticket] = nil
         } else {
             lanes[lane]?.returned.removeAll { $0 == id }
+            if request.isStranded { lanes[lane]?.stranded -= 1 }
             returnedBytes -= max(0, request.asking.bytes)
         }
         guard lanes[lane]?.isEmpty != false, let position = busy.firstIndex(of: lane) else { return }

@@ -2,7 +2,8 @@ import Domain
 
 /// NVIDIA Dynamo's KV router: the fewest blocks to compute and to decode over, overlap weight 1, temperature 0.
 ///
-/// Nodes tell what their caches hold by events, so the overlap is exact. Prompt tokens of requests that have no first
+/// Where nodes tell what their caches hold by events, the overlap is exact; otherwise it is guessed from where prompts
+/// went, as Dynamo does with `--no-kv-events`. Prompt tokens of requests that have no first
 /// token count as work to come, prompts of all requests as decode load. Source: ai-dynamo/dynamo,
 /// `lib/llm/src/kv_router/scheduler.rs`.
 struct Dynamo: WalkingPolicy {

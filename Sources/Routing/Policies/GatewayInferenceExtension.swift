@@ -20,6 +20,7 @@ struct GatewayInferenceExtension: WalkingPolicy {
         var isMeasured = true
         forEachTaker(request, among: candidates, loads: loads, rotation: rotation) { _, load in
             guard let report = load.report else { return isMeasured = false }
+            guard load.isReportBelieved else { return }
             fewest = min(fewest, report.waitingRequests)
             most = max(most, report.waitingRequests)
         }
@@ -29,9 +30,11 @@ struct GatewayInferenceExtension: WalkingPolicy {
         }
         let prompt = max(Self.blockTokens, Double(request.promptTokens))
         return cheapestTaker(request, among: candidates, loads: loads, rotation: rotation) { _, load in
-            let waiting = load.report?.waitingRequests ?? most
+            // Of a node that talks nonsense nothing good is supposed.
+            let report = load.isReportBelieved ? load.report : nil
+            let waiting = report?.waitingRequests ?? most
             let emptiness = most > fewest ? (most - waiting) / (most - fewest) : 1
-            let free = 1 - (load.report?.kvUsage ?? 1)
+            let free = 1 - (report?.kvUsage ?? 1)
             return
                 -(Self.prefixWeight * Double(load.prefixTokens) / prompt + Self.queueWeight * emptiness
                 + Self.memoryWeight * free)

@@ -53,7 +53,8 @@ package enum PrefixIndexing: Hashable, Sendable {
     case kvCapacityLearned
     /// Per node so many blocks, whatever it holds.
     case blocks(Int)
-    /// Exactly what the nodes say by cache events (``Router/stored(_:blocks:now:)``), nothing guessed.
+    /// Exactly what the nodes say by cache events (``Router/stored(_:blocks:now:)``), nothing guessed; until the first of
+    /// them, as ``kvCapacity``.
     case events
 }
 

@@ -215,14 +215,18 @@ struct CostTable: Sendable {
         /// Whether it looks for all equals of the cheapest, to choose among them. Otherwise what could better the best so
         /// far by no more than a tie is not looked at: where loads are balanced, most nodes of a large fleet.
         let isExhaustive: Bool
+        /// What every node that has nothing of the prompt costs alike: no part of what a share is taken of, or the more
+        /// that weighed, the longer the queues that passed for equal.
+        let common: Float
         private(set) var least = closed
         /// Up to there a node equals the least.
         private(set) var limit = closed
         /// Up to there a node is looked at.
         private(set) var bar = closed
 
-        init(least: Float, tieShare: Float, tieSeconds: Float, isExhaustive: Bool) {
+        init(least: Float, common: Float, tieShare: Float, tieSeconds: Float, isExhaustive: Bool) {
             (self.tieShare, self.tieSeconds, self.isExhaustive) = (tieShare, tieSeconds, isExhaustive)
+            self.common = common
             found(least)
         }
 
@@ -230,8 +234,11 @@ struct CostTable: Sendable {
         fileprivate mutating func found(_ cost: Float) {
             guard cost < least else { return }
             least = cost
-            limit = cost * (1 + tieShare) + tieSeconds
-            bar = isExhaustive ? limit : (cost - tieSeconds) / (1 + tieShare)
+            let own = cost - common
+            limit = cost + max(0, own) * tieShare + tieSeconds
+            bar =
+                isExhaustive
+                ? limit : own > tieSeconds ? common + (own - tieSeconds) / (1 + tieShare) : cost - tieSeconds
         }
     }
 

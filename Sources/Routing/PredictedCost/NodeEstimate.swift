@@ -10,7 +10,8 @@ import Darwin
 struct NodeEstimate: Sendable {
     /// A node whose rate is unknown beside others that are known gets one request in this time.
     static let startIntervalNanoseconds: Int64 = 1_000_000_000
-    /// It counts as known from this many samples on; up to then its rate is taken for less than it seems.
+    /// It counts as known from this many samples on, or from as many answers that were too short to measure; up to then
+    /// its rate is taken for less than it seems.
     static let startSamples = 10
     static let startShare = 0.5
 
@@ -25,6 +26,8 @@ struct NodeEstimate: Sendable {
     private(set) var repoweredAt: MonotonicTime?
     /// Came to a fleet of which others were known.
     var isStarting = false
+    /// First tokens that came of it, up to ``startSamples``.
+    private(set) var answered = 0
     var placedLast: MonotonicTime?
     /// When its rate was last measured.
     var sampledLast: MonotonicTime?
@@ -46,15 +49,15 @@ struct NodeEstimate: Sendable {
         queuedAt = max(queuedAt, now)
     }
 
-    /// Less power is less speed, at once; how much less is learned anew.
+    /// Less power is less speed, at once: a share of what held at full power, learned anew from there. A share of what was
+    /// learned meanwhile would be one of nothing, after a site without power.
     mutating func repowered(to share: Double, now: MonotonicTime) {
         if powerShare == 1 { fullPower = (rate, step) }
-        let ratio = max(share, 0.01) / max(powerShare, 0.01)
         powerShare = share
         repoweredAt = now
-        if share == 1, let fullPower { (rate, step) = fullPower }
-        rate.scale(by: share == 1 && fullPower != nil ? 1 : ratio)
-        step.scale(by: share == 1 && fullPower != nil ? 1 : 1 / ratio)
+        if let fullPower { (rate, step) = fullPower }
+        rate.scale(by: max(share, 0.01))
+        step.scale(by: 1 / max(share, 0.01))
         if share == 1 { fullPower = nil }
     }
 
@@ -63,14 +66,17 @@ struct NodeEstimate: Sendable {
 
     /// The rate to reckon with.
     var tokensPerSecond: Double {
-        guard isStarting, rate.samples < Self.startSamples else { return rate.tokensPerSecond }
-        let known = Double(rate.samples) / Double(Self.startSamples)
+        let seen = max(rate.samples, answered)
+        guard isStarting, seen < Self.startSamples else { return rate.tokensPerSecond }
+        let known = Double(seen) / Double(Self.startSamples)
         return rate.tokensPerSecond * (Self.startShare + (1 - Self.startShare) * known)
     }
 
+    mutating func answeredOne() { answered = min(answered + 1, Self.startSamples) }
+
     /// Whether the slow start holds the next request back.
     func isHeldBack(now: MonotonicTime) -> Bool {
-        guard isStarting, rate.samples == 0, let placedLast else { return false }
+        guard isStarting, rate.samples == 0, answered < Self.startSamples, let placedLast else { return false }
         return now.nanoseconds(since: placedLast) < Self.startIntervalNanoseconds
     }
 }

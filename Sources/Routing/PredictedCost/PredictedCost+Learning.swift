@@ -16,10 +16,12 @@ extension PredictedCost {
         let newcomers = Set(renewed)
         for node in renewed {
             estimates[node] = newcomer(loads[node].speedClass, beside: loads, except: newcomers)
-            estimates[node].speedClass = loads[node].speedClass
             rendezvous.set(node, identity: 0, weight: 0)
         }
-        for node in 0..<count { update(node, load: loads[node], now: now) }
+        for node in 0..<count {
+            estimates[node].speedClass = loads[node].speedClass
+            update(node, load: loads[node], now: now)
+        }
     }
 
     /// A node of a class that is known starts at half of its median rate; of one that is not, at a middling rate.
@@ -57,6 +59,7 @@ extension PredictedCost {
     }
 
     mutating func firstToken(_ attempt: Attempt, load: NodeLoad, now: MonotonicTime) {
+        estimates[attempt.nodeIndex].answeredOne()
         if let cached = attempt.cachedTokens { learn(attempt, cachedTokens: cached, load: load) }
     }
 

@@ -203,8 +203,9 @@ struct PredictedCost: Policy {
         for candidate in known where candidate.cost < knownLeast {
             (knownLeast, node) = (candidate.cost, Int(candidate.node))
         }
-        var finding = finding(knownLeast)
-        let good = self.finding(bound).limit
+        let common = work * terms.duplicate
+        var finding = finding(knownLeast, common: common)
+        let good = self.finding(bound, common: common).limit
         let start = first / CostTable.groupSize
         let addedTokens = newTokens + terms.expectedOutput
         for pass in 0..<2 {
@@ -223,9 +224,9 @@ struct PredictedCost: Policy {
         return node >= 0 && knownLeast <= finding.limit ? node : anyWithin(finding.limit, from: first)
     }
 
-    private func finding(_ least: Float) -> CostTable.Finding {
+    private func finding(_ least: Float, common: Float) -> CostTable.Finding {
         CostTable.Finding(
-            least: least, tieShare: Float(weights.tieShare), tieSeconds: Float(weights.tieSeconds),
+            least: least, common: common, tieShare: Float(weights.tieShare), tieSeconds: Float(weights.tieSeconds),
             isExhaustive: table.groupCount == 1)
     }
 

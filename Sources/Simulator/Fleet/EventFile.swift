@@ -105,10 +105,11 @@ package struct EventFile: Sendable {
         let interval = try reader.duration()
         try reader.keyword("for")
         let length = try reader.duration()
-        guard interval > 0, length / interval <= Double(Self.eventsMax) else {
-            throw reader.failure("churn needs an interval over 0, and not a hundred thousand of them")
-        }
         let count = max(1, Int((share * Double(fleet.nodes.count)).rounded()))
+        // Each that dies comes back.
+        guard interval > 0, (length / interval).rounded(.up) * Double(2 * count) <= Double(Self.eventsMax) else {
+            throw reader.failure("churn needs an interval over 0, and at most \(Self.eventsMax) events")
+        }
         var next = 0
         var seconds = 0.0
         while seconds < length {

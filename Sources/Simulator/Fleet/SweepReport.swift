@@ -10,23 +10,33 @@ package struct SweepReport {
 
     // MARK: For programs
 
-    /// One run. Figures that do not exist, such as the mean of nothing, are null.
+    /// A figure that may not exist, such as the mean of nothing: null then, where an optional would leave its name out.
+    private struct Figure: Encodable {
+        var value: Double?
+
+        func encode(to encoder: any Encoder) throws {
+            var container = encoder.singleValueContainer()
+            if let value, value.isFinite { try container.encode(value) } else { try container.encodeNil() }
+        }
+    }
+
+    /// One run.
     private struct Row: Encodable {
         let policy: String
         let fleet: String
         let nodes: Int
-        let load: Double?
+        let load: Figure
         let rate: Double
         let gateways: Int
-        let gossipSeconds: Double?
+        let gossipSeconds: Figure
         let seed: UInt64
-        let ttftMeanSeconds: Double?
-        let ttftP50Seconds: Double?
-        let ttftP90Seconds: Double?
-        let ttftP99Seconds: Double?
-        let tpotMeanSeconds: Double?
-        let tpotP50Seconds: Double?
-        let tpotP99Seconds: Double?
+        let ttftMeanSeconds: Figure
+        let ttftP50Seconds: Figure
+        let ttftP90Seconds: Figure
+        let ttftP99Seconds: Figure
+        let tpotMeanSeconds: Figure
+        let tpotP50Seconds: Figure
+        let tpotP99Seconds: Figure
         let prefixHitRatio: Double
         let goodput: Double
         let requestsPerSecond: Double
@@ -39,22 +49,21 @@ package struct SweepReport {
 
         init(_ result: Sweep.Result) {
             let (run, figures) = (result.configuration, result.statistics)
-            func finite(_ value: Double) -> Double? { value.isFinite ? value : nil }
             policy = run.policy.rawValue
             fleet = run.fleet.kind.rawValue
             nodes = run.fleet.nodes.count
-            load = run.load
+            load = Figure(value: run.load)
             rate = run.rate
             gateways = run.gateways
-            gossipSeconds = run.gateways > 1 ? run.gossipSeconds : nil
+            gossipSeconds = Figure(value: run.gateways > 1 ? run.gossipSeconds : nil)
             seed = run.seed
-            ttftMeanSeconds = finite(figures.ttftMean)
-            ttftP50Seconds = finite(figures.ttftP50)
-            ttftP90Seconds = finite(figures.ttftP90)
-            ttftP99Seconds = finite(figures.ttftP99)
-            tpotMeanSeconds = finite(figures.tpotMean)
-            tpotP50Seconds = finite(figures.tpotP50)
-            tpotP99Seconds = finite(figures.tpotP99)
+            ttftMeanSeconds = Figure(value: figures.ttftMean)
+            ttftP50Seconds = Figure(value: figures.ttftP50)
+            ttftP90Seconds = Figure(value: figures.ttftP90)
+            ttftP99Seconds = Figure(value: figures.ttftP99)
+            tpotMeanSeconds = Figure(value: figures.tpotMean)
+            tpotP50Seconds = Figure(value: figures.tpotP50)
+            tpotP99Seconds = Figure(value: figures.tpotP99)
             prefixHitRatio = figures.prefixHitRatio
             goodput = figures.goodput
             requestsPerSecond = figures.requestsPerSecond

@@ -135,7 +135,7 @@ package struct TraceReader {
                 Trace.Request(
                     seconds: seconds, promptTokens: tokens,
                     outputTokens: max(1, try self.tokens(output, "GeneratedTokens", index + 1)),
-                    blocks: (0..<tokens / NodeProfile.blockTokens).map {
+                    blocks: (0..<min(tokens, Trace.promptTokensMax) / NodeProfile.blockTokens).map {
                         SimulationRandom.mixed(~(unique + UInt64($0)))
                     }
                 ))
@@ -151,7 +151,9 @@ package struct TraceReader {
         let time = parts[1].prefix { $0.isNumber || $0 == ":" || $0 == "." }.split(separator: ":").compactMap {
             Double($0)
         }
-        guard date.count == 3, time.count == 3, (1...12).contains(date[1]), (1...31).contains(date[2]) else {
+        guard date.count == 3, time.count == 3, (0...9_999).contains(date[0]), (1...12).contains(date[1]),
+            (1...31).contains(date[2])
+        else {
             return nil
         }
         // Days since 1 March of year 0 (Howard Hinnant's days_from_civil).

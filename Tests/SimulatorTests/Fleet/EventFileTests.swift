@@ -61,7 +61,11 @@ import Testing
         ("5s curtail node-1 by 5%", "events:1: by stands where 'to' is expected"),
         (
             "5s churn 30% every 0s for 1m",
-            "events:1: churn needs an interval over 0, and not a hundred thousand of them"
+            "events:1: churn needs an interval over 0, and at most 100000 events"
+        ),
+        (
+            "5s churn 100% every 1ms for 100s",
+            "events:1: churn needs an interval over 0, and at most 100000 events"
         ),
         ("5s surge org-4 x10 for 1m", "events:1: org-4 is not an org of this run: they are org-0 to org-3"),
         ("5s surge org-1 10 for 1m", "events:1: 10 is not a factor such as x10, from x1 to x1000"),

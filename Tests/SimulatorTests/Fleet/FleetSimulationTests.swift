@@ -99,15 +99,19 @@ import Testing
     }
 
     /// With four gateways that do not gossip metrics are all that one knows of the others.
-    @Test(arguments: [(1, true), (4, true), (4, false)])
-    func metricsFrozenForThirtySecondsDoNotChangeWhoGetsTraffic(gateways: Int, isGossiping: Bool) throws {
+    /// One node that stands still beside others that go on must not look the better for it, nor the worse.
+    @Test(arguments: [(1, true), (4, true), (4, false)], ["all", "node-0", "node-2", "node-7"])
+    func metricsFrozenForThirtySecondsDoNotChangeWhoGetsTraffic(
+        gateways: (Int, isGossiping: Bool), nodes: String
+    ) throws {
+        let (gateways, isGossiping) = gateways
         func run(_ events: String) throws -> (FleetSimulation, RunStatistics) {
             var run = try configuration(gateways: gateways, events: events)
             if !isGossiping { run.gossipSeconds = nil }
             return Sweep.simulate(run, trace)
         }
         let calm = try run("9999s thaw all")
-        let frozen = try run("50s freeze all for 30s")
+        let frozen = try run("50s freeze \(nodes) for 30s")
         func counts(_ simulation: FleetSimulation) -> [Int] {
             fleet.nodes.indices.map { node in
                 simulation.flights.count { Int($0.node) == node && (50..<80).contains($0.placedAt) }
@@ -145,20 +149,24 @@ import Testing
         }
     }
 
-    @Test(arguments: [1, 2] as [UInt64])
-    func anOrgAtTenTimesItsShareWaitsForTheOthersAndNotTheyForIt(seed: UInt64) throws {
-        // Seven tenths of what the fleet can do; with the surge more than it can.
-        var run = try configuration(rate: 12, seed: seed)
-        run.surges = [Surge(org: 2, factor: 10, start: 20, seconds: 60)]
-        let heedless = run.run(trace)
-        run.isAdmitting = true
-        let (simulation, turns) = Sweep.simulate(run, trace)
-        run.surges = []
-        let calm = run.run(trace)
-        let others = turns.ttftP90(without: 2)
-        #expect(others <= 1.3 * calm.ttftP90(without: 2), "\(others) s for \(calm.ttftP90(without: 2)) s")
-        #expect(others < 0.5 * heedless.ttftP90(without: 2), "\(others) s")
-        #expect(others < 0.3 * (turns.ttftP90ByOrg[2] ?? 0))
-        #expect(!simulation.flights.contains { $0.org != 2 && $0.state == .refused })
+    /// A seed moves the 90th percentile of so few requests by a fifth: over four of them.
+    @Test func anOrgAtTenTimesItsShareWaitsForTheOthersAndNotTheyForIt() throws {
+        var (calmSum, surgeSum) = (0.0, 0.0)
+        for seed in 1...4 as ClosedRange<UInt64> {
+            // Seven tenths of what the fleet can do; with the surge more than it can.
+            var run = try configuration(rate: 12, seed: seed)
+            run.surges = [Surge(org: 2, factor: 10, start: 20, seconds: 60)]
+            let heedless = run.run(trace)
+            run.isAdmitting = true
+            let (simulation, turns) = Sweep.simulate(run, trace)
+            run.surges = []
+            let others = turns.ttftP90(without: 2)
+            calmSum += run.run(trace).ttftP90(without: 2)
+            surgeSum += others
+            #expect(others < 0.5 * heedless.ttftP90(without: 2), "\(others) s, seed \(seed)")
+            #expect(others < 0.3 * (turns.ttftP90ByOrg[2] ?? 0), "\(others) s, seed \(seed)")
+            #expect(!simulation.flights.contains { $0.org != 2 && $0.state == .refused }, "seed \(seed)")
+        }
+        #expect(surgeSum <= 1.3 * calmSum, "\(surgeSum / 4) s for \(calmSum / 4) s")
     }
 }

@@ -6,14 +6,15 @@ import Testing
 @Suite struct ReportTests {
     private static let trace = Trace.sessions(40, turns: 4, seed: 5)
 
-    private func results() async -> [Sweep.Result] {
+    private func results(hasLoad: Bool = true) async -> [Sweep.Result] {
         var runs: [RunConfiguration] = []
         for rate in [4.0, 8.0] {
             for policy in [RoutingPolicy.lmetric, .roundRobin] {
                 for seed in 1...2 {
                     runs.append(
                         RunConfiguration(
-                            policy: policy, fleet: FleetSpec(.homogeneous, nodes: 4), rate: rate, load: rate / 10,
+                            policy: policy, fleet: FleetSpec(.homogeneous, nodes: 4), rate: rate,
+                            load: hasLoad ? rate / 10 : nil,
                             seed: UInt64(seed)))
                 }
             }
@@ -27,8 +28,10 @@ import Testing
         for result in results { #expect(result.statistics == result.configuration.run(Self.trace)) }
     }
 
-    @Test func jsonHasTheAgreedFieldsForEveryRun() async throws {
-        let text = SweepReport(await results()).json()
+    /// What does not exist is null, and named all the same.
+    @Test(arguments: [true, false])
+    func jsonHasTheAgreedFieldsForEveryRun(hasLoad: Bool) async throws {
+        let text = SweepReport(await results(hasLoad: hasLoad)).json()
         let rows = try #require(try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [[String: Any]])
         #expect(rows.count == 8)
         for field in [
@@ -37,6 +40,8 @@ import Testing
         ] {
             #expect(rows.allSatisfy { $0[field] != nil }, "\(field)")
         }
+        #expect(rows.allSatisfy { ($0["load"] is NSNull) == !hasLoad })
+        #expect(rows.allSatisfy { $0["gossip_seconds"] is NSNull })
     }
 
     @Test func theTableHasALineForEachPolicyAndLoad() async {

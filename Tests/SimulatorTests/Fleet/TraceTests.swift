@@ -57,6 +57,10 @@ import Testing
             "folder/trace:2: TIMESTAMP is not of the form 2023-11-16 18:17:03.97"
         ),
         (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n9000000000000000000-01-01 00:00:00,5,6\n",
+            "folder/trace:2: TIMESTAMP is not of the form 2023-11-16 18:17:03.97"
+        ),
+        (
             "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:00:00,5,6\n",
             "folder/trace: a trace needs at least two requests"
         ),
