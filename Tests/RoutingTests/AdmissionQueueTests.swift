@@ -81,7 +81,7 @@ struct AdmissionQueueTests {
 
     @Test func orgBeyondItsShareWaitsWhereOthersDoNot() {
         let queue = QueueUnderTest(costPerSecond: 1e6)
-        for _ in 0..<8 { #expect(queue.arrived(ask(org(0)), leastWaitSeconds: 0, now: seconds(1)) == .dispatch) }
+        for _ in 0..<9 { #expect(queue.arrived(ask(org(0)), leastWaitSeconds: 0, now: seconds(1)) == .dispatch) }
         #expect(queue.arrived(ask(org(1)), leastWaitSeconds: 0, now: seconds(1)) == .dispatch)
         #expect(ticket(queue.arrived(ask(org(0)), leastWaitSeconds: 1, now: seconds(1))) != nil)
         #expect(queue.arrived(ask(org(1)), leastWaitSeconds: 1, now: seconds(1)) == .dispatch)

@@ -115,7 +115,7 @@ extension NodeReportStatus {
 
     private static func reason(_ distrust: ReportDistrust) -> String {
         switch distrust {
-        case .implausible: "its reports have what no server can: negative, NaN or enormous numbers, or a new start each time"
+        case .implausible: "its reports cannot be true: negative, NaN or enormous numbers, or a new start in each"
         case .frozen: "its metrics have not changed for half a minute, though requests came and went"
         case .contradicted: "it claims fewer requests than it is answering for this gateway"
         case .otherModel: "its metrics are of a model that it is not configured with"

@@ -4,7 +4,8 @@ import Routing
 /// Gateways in front of a fleet of ``VirtualNode``s, in virtual time.
 ///
 /// The gateways' decisions are the product's own (``Router``); the nodes, the network between and the customers are
-/// modelled. A message takes half a round trip. Metrics are scraped as a gateway would scrape them, and are as stale.
+/// modelled. A message takes half a round trip. Metrics are scraped as often as
+/// a gateway would scrape them, and are as stale by then; the scrape itself takes no time.
 /// Single-threaded and deterministic: equal configurations give equal runs.
 package struct FleetSimulation {
     private struct Node {

@@ -149,13 +149,14 @@ import Testing
         }
     }
 
-    /// A seed moves the 90th percentile of so few requests by a fifth: over four of them.
+    /// It takes half a minute to see that an org has far more than it usually has: the surge lasts for many.
     @Test func anOrgAtTenTimesItsShareWaitsForTheOthersAndNotTheyForIt() throws {
+        let trace = Trace.sessions(800, turns: 8, sharedBlocks: 1, seed: 3)
         var (calmSum, surgeSum) = (0.0, 0.0)
-        for seed in 1...4 as ClosedRange<UInt64> {
-            // Seven tenths of what the fleet can do; with the surge more than it can.
-            var run = try configuration(rate: 12, seed: seed)
-            run.surges = [Surge(org: 2, factor: 10, start: 20, seconds: 60)]
+        for seed in 1...2 as ClosedRange<UInt64> {
+            // Six tenths of what the fleet can do; with the surge more than it can.
+            var run = try configuration(rate: 10, seed: seed)
+            run.surges = [Surge(org: 2, factor: 10, start: 60, seconds: 420)]
             let heedless = run.run(trace)
             run.isAdmitting = true
             let (simulation, turns) = Sweep.simulate(run, trace)
@@ -167,6 +168,6 @@ import Testing
             #expect(others < 0.3 * (turns.ttftP90ByOrg[2] ?? 0), "\(others) s, seed \(seed)")
             #expect(!simulation.flights.contains { $0.org != 2 && $0.state == .refused }, "seed \(seed)")
         }
-        #expect(surgeSum <= 1.3 * calmSum, "\(surgeSum / 4) s for \(calmSum / 4) s")
+        #expect(surgeSum <= 1.3 * calmSum, "\(surgeSum / 2) s for \(calmSum / 2) s")
     }
 }
