@@ -39,7 +39,7 @@ package struct NodeLoad: Hashable, Sendable {
     /// The last report that could be true, believed or not, and when it came.
     package internal(set) var report: NodeReport?
     package internal(set) var reportedAt: MonotonicTime?
-    /// Whether what came last is believed (``ReportTrust``).
+    /// Whether nothing speaks against what the node reports (``ReportTrust/distrust``): it may be stale all the same.
     package internal(set) var isReportBelieved = false
     package internal(set) var maxConcurrency: Int32 { didSet { openChanged() } }
     package internal(set) var rttNanoseconds: Int64

@@ -45,7 +45,7 @@ extension Router {
         settle()
         let isBelieved = trust[index].judge(report, own: loads[index].own, events: events[index], now: now)
         let before = (loads[index].kvCapacityTokens, loads[index].tailUsedAt)
-        loads[index].isReportBelieved = isBelieved
+        loads[index].isReportBelieved = trust[index].distrust == nil
         if report.isPlausible { took(report, of: index, isBelieved: isBelieved, now: now) }
         let believed = isBelieved ? report : nil
         peers.reported(index, believed, load: loads[index], meanWork: meanWork, now: now)
