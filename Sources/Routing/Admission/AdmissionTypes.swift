@@ -51,10 +51,11 @@ package struct AdmissionLimits: Hashable, Sendable {
     package var bytesMax: Int
     /// Nodes are full for everyone when the least busy of them is so many seconds behind.
     package var waitSecondsMax: Double
-    /// Orgs that have far more in flight than the others in the mean wait from here on, so that the others find short queues.
+    /// Orgs that surge (``RecentUsage``) and have more in flight than the others in the mean wait from here on, so that the
+    /// others find short queues.
     package var shareWaitSeconds: Double
-    /// Far more: so many times as much. Ordinary orgs fluctuate about the mean.
-    package static let shareMultiple = 2.0
+    /// More: so many times as much.
+    package static let shareMultiple = 1.0
 
     package init(
         requestsMax: Int = 4_096, bytesMax: Int = 256 << 20, waitSecondsMax: Double = 3, shareWaitSeconds: Double = 0.1

@@ -22,7 +22,7 @@ struct RecentUsage: Sendable {
     static let learningSeconds = 600.0
     static let orgsMax = 4_096
     /// So many times what the others had in the mean is more than they.
-    static let beyondMultiple = 4.0
+    static let beyondMultiple = 3.75
     /// So many times what is usual is more than that.
     static let habitMultiple = 2.0
     /// Others who had less than this share of all are no reason to hold anybody back: the fleet is there for whoever uses it.
