@@ -30,7 +30,7 @@ let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "
 
 let package = Package(
     name: "tollgate",
-    platforms: [.macOS(.v15)],
+    platforms: [.macOS(.v26)],
     products: [.executable(name: "tollgate", targets: ["tollgate"])],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),

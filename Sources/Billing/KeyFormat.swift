@@ -115,32 +115,41 @@ package struct KeySecret: Sendable, CustomStringConvertible, CustomReflectable {
 }
 
 /// What the directory knows of a key. What the key may do lives with its org and is checked again by every SYNC.
-package struct KeyRecord: Hashable, Sendable {
+///
+/// By reference, since every request looks at it all along its way.
+package final class KeyRecord: Sendable {
     /// Models that one key can be restricted to.
     package static let modelsMax = 64
 
-    package var id: KeyID
-    package var org: OrgID
+    /// What the org's own records say.
+    package struct Rights: Hashable, Sendable {
+        /// As of the look-up, so that a suspended org hears of it before its request is read any further; a SYNC has the
+        /// last word.
+        package var isOrgSuspended = false
+        /// What the key may use, by id; nil for every model.
+        package var models: Set<ModelID>?
+        /// Where its requests must stay, by its own record and by its org's; nil is anywhere.
+        package var keyRegion: String?
+        package var orgRegion: String?
+
+        package init() {}
+    }
+
+    package let id: KeyID
+    package let org: OrgID
     /// HMAC-SHA256(pepper, secret): 32 bytes.
-    package var digest: [UInt8]
+    package let digest: [UInt8]
     /// Which pepper the digest was made with.
-    package var pepperID: String
-    package var lastFour: String
-    package var isActive: Bool
-    /// As of the look-up, so that a suspended org hears of it before its request is read any further; a SYNC has the
-    /// last word.
-    package var isOrgSuspended: Bool
-    /// What the key may use, by id; nil for every model.
-    package var models: Set<ModelID>?
-    /// Where its requests must stay, by its own record and by its org's; nil is anywhere.
-    package var keyRegion: String?
-    package var orgRegion: String?
-    /// Where its requests must stay; nil is anywhere. Where both are named they must agree.
-    package var region: String? { keyRegion ?? orgRegion }
+    package let pepperID: String
+    package let lastFour: String
+    package let isActive: Bool
+    package let rights: Rights
+    /// Where its requests must stay; nil is anywhere. Where key and org both name one they must agree.
+    package var region: String? { rights.keyRegion ?? rights.orgRegion }
 
     package init(
         id: KeyID, org: OrgID, digest: [UInt8], pepperID: String, lastFour: String, isActive: Bool,
-        isOrgSuspended: Bool = false, models: Set<ModelID>? = nil
+        rights: Rights = Rights()
     ) {
         self.id = id
         self.org = org
@@ -148,9 +157,14 @@ package struct KeyRecord: Hashable, Sendable {
         self.pepperID = pepperID
         self.lastFour = lastFour
         self.isActive = isActive
-        self.isOrgSuspended = isOrgSuspended
-        self.models = models
+        self.rights = rights
     }
 
-    package func mayUse(_ model: ModelID) -> Bool { models?.contains(model) ?? true }
+    package func granted(_ rights: Rights) -> KeyRecord {
+        KeyRecord(
+            id: id, org: org, digest: digest, pepperID: pepperID, lastFour: lastFour, isActive: isActive, rights: rights
+        )
+    }
+
+    package func mayUse(_ model: ModelID) -> Bool { rights.models?.contains(model) ?? true }
 }

@@ -2,14 +2,18 @@
 ///
 /// Grammar for names that people choose: 1 to 64 bytes of `a-z A-Z 0-9 . _ - / :`, starting with a letter or digit.
 /// The braces, spaces and control bytes that would break a Redis key, a log line or a URL cannot occur.
+///
+/// Hashed once, when it is made: a request looks its org, key, model and node up in some twenty tables.
 package struct Identifier<Kind>: Hashable, Sendable, Comparable, CustomStringConvertible {
     package static var bytesMax: Int { 64 }
 
     package let rawValue: String
+    private let hash: Int
 
     /// Takes a name that is known to be well-formed (generated here, or read back from the store).
     package init(unchecked rawValue: String) {
         self.rawValue = rawValue
+        hash = rawValue.hashValue
     }
 
     /// - Returns: nil where the text does not follow the grammar.
@@ -18,8 +22,14 @@ package struct Identifier<Kind>: Hashable, Sendable, Comparable, CustomStringCon
         guard let first = bytes.first, bytes.count <= Self.bytesMax, Self.isAlphanumeric(first),
             bytes.allSatisfy({ Self.isAlphanumeric($0) || Self.isPunctuation($0) })
         else { return nil }
-        self.rawValue = rawValue
+        self.init(unchecked: rawValue)
     }
+
+    package static func == (left: Self, right: Self) -> Bool {
+        left.hash == right.hash && left.rawValue == right.rawValue
+    }
+
+    package func hash(into hasher: inout Hasher) { hasher.combine(hash) }
 
     package var description: String { rawValue }
 

@@ -31,7 +31,7 @@ package struct Router: Sendable {
     private var queues: ContiguousArray<InflightTable.Queue>
     var index: PrefixIndex
     /// What the last decision left to be done.
-    private var unsettled = Unsettled()
+    private(set) var unsettled = Unsettled()
     /// Blocks of the prompt placed last that the index does not have yet.
     private var unindexed: ContiguousArray<UInt64> = []
     /// Blocks of one prompt that are indexed: two million tokens.
@@ -233,7 +233,7 @@ package struct Router: Sendable {
     // MARK: After a decision
 
     /// What a decision leaves to be done, since a request waits for the one and not for the other.
-    private struct Unsettled {
+    struct Unsettled {
         /// -1: nothing.
         var node = -1
         var at = MonotonicTime(nanoseconds: 0)

@@ -72,22 +72,22 @@ import Testing
     ])
     func durationsReadAsOpenAIWritesThem(milliseconds: Int64, text: String) {
         var buffer = ByteBuffer()
-        buffer.writeDurationText(milliseconds: milliseconds)
+        buffer.writePieces(usually: 1) { $0.duration(milliseconds: milliseconds) }
         #expect(String(buffer: buffer) == text)
     }
 
     @Test(arguments: [0, 1, 9, 10, 4_096, 1 << 40, Int64.max, -1, Int64.min])
     func integersReadAsSwiftPrintsThem(value: Int64) {
         var buffer = ByteBuffer()
-        buffer.writeDecimal(value)
+        buffer.writePieces(usually: 1) { $0.decimal(value) }
         #expect(String(buffer: buffer) == String(value))
     }
 
     @Test(arguments: [0, 1, 15, 16, 255, 4_096, 1 << 20])
     func chunkSizesReadAsHexadecimal(value: Int) {
         var buffer = ByteBuffer()
-        buffer.writeHexadecimal(value)
-        #expect(String(buffer: buffer) == String(value, radix: 16))
+        buffer.writePieces(usually: 1) { $0.chunkSize(value) }
+        #expect(String(buffer: buffer) == String(value, radix: 16) + "\r\n")
     }
 }
 

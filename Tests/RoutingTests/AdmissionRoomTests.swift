@@ -3,11 +3,20 @@ import Testing
 
 @testable import Routing
 
+/// What became of the request with a number.
+private struct Turn {
+    let waiter: Int
+    let outcome: RoomOutcome
+}
+
 /// A room and a router by reference, with numbers for waiters.
 private final class RoomUnderTest {
     private(set) var router: Router
-    private(set) var room: AdmissionRoom<Int>
-    var turns: [AdmissionTurn<Int>] = []
+    private(set) var room: AdmissionRoom
+    /// Who had to make way.
+    var turns: [Turn] = []
+    /// By the room's number for each.
+    private var waiters: [UInt64: Int] = [:]
 
     init(_ nodes: [NodeSpec], limits: AdmissionLimits = AdmissionLimits(), policy: RoutingPolicy = .leastTokens) {
         router = Router(fleet: FleetSnapshot(nodes: nodes), policy: policy, seed: 1)
@@ -23,12 +32,20 @@ private final class RoomUnderTest {
         priority: AdmissionClass = .standard, excluded: [Int] = [], seat: AdmissionSeat? = nil, cost: Double = 100,
         output: Int = 50, now: Double = 1
     ) -> RoomOutcome {
-        room.arrived(
+        var made: [AdmissionTurn] = []
+        let outcome = room.arrived(
             request(model, output: output, excluded: excluded), blocks: Span(),
             asking: AdmissionRequest(
                 org: OrgID(unchecked: "org-\(org)"), priority: priority, cost: cost, bytes: bytes,
                 deadline: seconds(deadline)),
-            seat: seat, waiter: number, router: &router, now: seconds(now), turns: &turns)
+            seat: seat, router: &router, now: seconds(now), turns: &made)
+        if let id = outcome.seat?.waitingID { waiters[id] = number }
+        turns += named(made)
+        return outcome
+    }
+
+    private func named(_ turns: [AdmissionTurn]) -> [Turn] {
+        turns.map { Turn(waiter: waiters.removeValue(forKey: $0.id) ?? -1, outcome: $0.outcome) }
     }
 
     func finish(_ assignment: Assignment, _ outcome: RoutingOutcome = .completed(nil), now: Double = 2) {
@@ -44,11 +61,11 @@ private final class RoomUnderTest {
     }
 
     @discardableResult
-    func letGo(now: Double = 2) -> [AdmissionTurn<Int>] { room.turns(router: &router, now: seconds(now)) }
-    func tick(now: Double) -> [AdmissionTurn<Int>] { room.ticked(router: &router, now: seconds(now)) }
+    func letGo(now: Double = 2) -> [Turn] { named(room.turns(router: &router, now: seconds(now))) }
+    func tick(now: Double) -> [Turn] { named(room.ticked(router: &router, now: seconds(now))) }
     var inflight: Int { router.inflightCount }
     /// Of all lanes: let in, though no node would have them.
-    var stranded: Int { room.lanes.values.reduce(0) { $0 + $1.stranded } }
+    var stranded: Int { room.lanes.reduce(0) { $0 + $1.stranded } }
     func endSoon(_ node: String, at end: Double) {
         router.curtailed(NodeID(unchecked: node), to: 0, endsAt: seconds(end), now: seconds(1))
     }
@@ -295,7 +312,7 @@ struct AdmissionRoomTests {
             case .refused, .rejected: break
             }
         }
-        func hear(_ turns: [AdmissionTurn<Int>]) throws {
+        func hear(_ turns: [Turn]) throws {
             for turn in turns {
                 try #require(waiting.removeValue(forKey: turn.waiter) != nil, "seed \(seed)")
                 take(turn.waiter, turn.outcome)
@@ -347,6 +364,6 @@ struct AdmissionRoomTests {
             if running.isEmpty { try hear(room.tick(now: 1_000)) }
         }
         #expect(room.count == 0 && room.bytes == 0 && room.inflight == 0)
-        #expect(room.room.lanes.values.allSatisfy { $0.queue.isIdle && $0.isEmpty })
+        #expect(room.room.lanes.allSatisfy { $0.queue.isIdle && $0.isEmpty })
     }
 }

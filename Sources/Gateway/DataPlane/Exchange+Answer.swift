@@ -210,7 +210,7 @@ extension Exchange: UpstreamDelegate {
         nodeError = heldAnswer.withUnsafeReadableBytes { bytes in
             rebuildNodeError(
                 status: head.status, body: bytes, upstreamModel: node.names[model.id],
-                publicModel: model.id.rawValue, dialect: dialect, requestID: requestID.description)
+                publicModel: model.id.rawValue, dialect: dialect, requestID: requestIDText)
         }
         finishAssignment(.completed(nil))
         perform(
@@ -231,7 +231,7 @@ extension Exchange: UpstreamDelegate {
                 model: model.id, upstreamModelName: node.names[model.id] ?? "",
                 clientWantsUsage: scanned.includeUsage, completionTokensMax: completionTokensMax,
                 choices: scanned.choices, bodyBytes: scanned.bodyBytes, dialect: dialect,
-                requestID: requestID.description, keepsText: model.tokenizer != nil)
+                requestID: requestIDText, keepsText: model.tokenizer != nil)
             do throws(JournalFailure) {
                 try loop.services.spending.opened(
                     hold, model: model.id, price: price, promptTokens: promptTokensEstimate)

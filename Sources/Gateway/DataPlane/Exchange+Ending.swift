@@ -112,7 +112,7 @@ extension Exchange {
 
     func answerHead(status: Int, contentType: StaticString) -> AnswerHead {
         var head = AnswerHead(
-            status: status, contentType: contentType, requestID: requestID.description,
+            status: status, contentType: contentType, requestID: requestIDText,
             processingMilliseconds: MonotonicTime.now().nanoseconds(since: acceptedAt) / 1_000_000, rates: rates)
         // Where Anthropic's clients look for it.
         if dialect == .anthropic { head.extra.append((name: "request-id", value: head.requestID)) }
@@ -170,11 +170,11 @@ extension Exchange {
         // with it: say that the connection ends with this answer.
         if !isBodyComplete || incoming?.defect?.code == .malformedRequest { writer.closeAfterAnswer() }
         let rendered =
-            nodeError ?? ErrorEnvelope.render(failure, dialect: dialect, requestID: requestID.description)
+            nodeError ?? ErrorEnvelope.render(failure, dialect: dialect, requestID: requestIDText)
         writer.writeAnswer(head, body: ByteBuffer(bytes: rendered))
     }
 
     private func renderedEvent(_ failure: Failure) -> [UInt8] {
-        ErrorEnvelope.renderStreamEvent(failure, dialect: dialect, requestID: requestID.description)
+        ErrorEnvelope.renderStreamEvent(failure, dialect: dialect, requestID: requestIDText)
     }
 }

@@ -37,7 +37,9 @@ extension Exchange {
 
     /// A key and its org that are pinned to two places can be served in neither.
     private func checkRegions() throws(Failure) {
-        guard let key, let own = key.keyRegion, let org = key.orgRegion, own != org else { return }
+        guard let rights = key?.rights, let own = rights.keyRegion, let org = rights.orgRegion, own != org else {
+            return
+        }
         throw Failure(
             .modelNotFound,
             "This key is pinned to the region '\(own)' and its organization to '\(org)': no node is in both. Ask your provider.",

@@ -42,7 +42,7 @@ extension Exchange {
 
     private func keyFound(_ record: KeyRecord) {
         key = record
-        if record.isOrgSuspended { return refuseRequest(Failure(Refusal.orgSuspended)) }
+        if record.rights.isOrgSuspended { return refuseRequest(Failure(Refusal.orgSuspended)) }
         if let length = incoming?.contentLength, length > snapshot.limits.bodyBytes, endpoint?.isInference == true {
             return refuseRequest(bodyTooLarge)
         }
@@ -189,7 +189,7 @@ extension Exchange {
         follow(
             loop.services.router.admit(
                 request, blocks: loop.promptBlocks, asking: admissionRequest(key, now: now), seat: seat,
-                waiter: AdmissionWaiter(self), now: now))
+                waiter: { AdmissionWaiter(self) }, now: now))
     }
 
     /// The router has placed the request on a node.
@@ -229,7 +229,7 @@ extension Exchange {
         addModelFields(to: &plan, endpoint: endpoint)
         let patched = body.applying(scanned.edits(for: plan, endpoint: endpoint))
         let head = node.requestHead(
-            endpoint: endpoint, contentLength: patched.readableBytes, requestID: requestID.description, trace: trace,
+            endpoint: endpoint, contentLength: patched.readableBytes, requestID: requestIDText, trace: trace,
             tracestate: passableTracestate, allocator: ByteBufferAllocator())
         resetAnswer()
         if machine.attempts > 0 { loop.metrics.count(.upstreamNodeRetries) } else { loop.retryBudget.requestArrived() }

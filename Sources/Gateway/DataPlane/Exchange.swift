@@ -37,6 +37,8 @@ package final class Exchange {
     let writer: any ResponseWriter
     let clientAddress: String
     let requestID: RequestID
+    /// As its node and its client are told.
+    private(set) lazy var requestIDText = requestID.description
     /// Kept for the whole request: a reload must not change the rules under it.
     let snapshot: GatewaySnapshot
     let acceptedAt = MonotonicTime.now()
@@ -135,7 +137,8 @@ package final class Exchange {
     var failure: Failure?
 
     // Timers.
-    private var timers: [Timer: TimerToken] = [:]
+    /// By raw value: a request sets several, and a dictionary would cost more than the wheel does.
+    private var timers: InlineArray<8, TimerToken> = InlineArray(repeating: .none)
     private var hasBegun = false
 
     init(loop: LoopContext, writer: any ResponseWriter, clientAddress: String) {
@@ -316,8 +319,8 @@ package final class Exchange {
 
     /// The connection and the loop let go of it.
     func forget() {
-        for token in timers.values { loop.wheel.cancel(token) }
-        timers.removeAll()
+        for kind in timers.indices where timers[kind] != .none { loop.wheel.cancel(timers[kind]) }
+        timers = InlineArray(repeating: .none)
         if hasBegun { loop.ended(self) }
     }
 }
@@ -327,17 +330,20 @@ package final class Exchange {
 extension Exchange: TimerTarget {
     func arm(_ timer: Timer, after nanoseconds: Int64) {
         disarm(timer)
-        timers[timer] = loop.wheel.schedule(
+        timers[Int(timer.rawValue)] = loop.wheel.schedule(
             at: MonotonicTime.now().advanced(byNanoseconds: nanoseconds), target: self, kind: timer.rawValue)
     }
 
     func disarm(_ timer: Timer) {
-        if let token = timers.removeValue(forKey: timer) { loop.wheel.cancel(token) }
+        let token = timers[Int(timer.rawValue)]
+        guard token != .none else { return }
+        timers[Int(timer.rawValue)] = .none
+        loop.wheel.cancel(token)
     }
 
     package func timerFired(_ kind: UInt8) {
         guard let timer = Timer(rawValue: kind) else { return }
-        timers[timer] = nil
+        timers[Int(kind)] = .none
         guard !machine.isFinished || timer == .upstreamEnd else { return }
         switch timer {
         case .body:

@@ -111,6 +111,8 @@ package final class NodeEntry: Sendable {
     package let tls: NodeTLS?
     /// ` HTTP/1.1`, Host, Content-Type and the node's key: everything between the path and the request's own fields.
     let headTail: ByteBuffer
+    /// What a request's head nearly always fits.
+    private static let headBytesUsual = 512
     let basePath: String
 
     init(_ node: NodeConfiguration) {
@@ -134,24 +136,26 @@ package final class NodeEntry: Sendable {
         endpoint: Endpoint, contentLength: Int, requestID: String, trace: TraceContext?, tracestate: String?,
         allocator: ByteBufferAllocator
     ) -> ByteBuffer {
-        var head = allocator.buffer(capacity: 512)
-        head.writeStaticString("POST ")
-        head.writeString(basePath)
-        head.writeString(endpoint.path)
-        head.writeImmutableBuffer(headTail)
-        head.writeStaticString("x-request-id: ")
-        head.writeString(requestID)
-        if let trace {
-            head.writeStaticString("\r\ntraceparent: ")
-            head.writeString(trace.description)
-            if let tracestate {
-                head.writeStaticString("\r\ntracestate: ")
-                head.writeString(tracestate)
+        var head = allocator.buffer(capacity: Self.headBytesUsual)
+        head.writePieces(usually: Self.headBytesUsual) { cursor in
+            cursor.raw("POST ")
+            cursor.text(basePath)
+            cursor.text(endpoint.path)
+            headTail.withUnsafeReadableBytes { cursor.bytes($0) }
+            cursor.raw("x-request-id: ")
+            cursor.text(requestID)
+            if let trace {
+                cursor.raw("\r\ntraceparent: ")
+                cursor.text(trace.description)
+                if let tracestate {
+                    cursor.raw("\r\ntracestate: ")
+                    cursor.text(tracestate)
+                }
             }
+            cursor.raw("\r\ncontent-length: ")
+            cursor.decimal(Int64(contentLength))
+            cursor.raw("\r\n\r\n")
         }
-        head.writeStaticString("\r\ncontent-length: ")
-        head.writeDecimal(Int64(contentLength))
-        head.writeStaticString("\r\n\r\n")
         return head
     }
 }

@@ -13,6 +13,8 @@ package final class HTTP1ResponseWriter: ResponseWriter {
     static let coalescedBodyMax = 16 * 1024
     /// The largest storage that a stream keeps from one flush to the next.
     static let pendingCapacityKept = 4 * 1024
+    /// What a head nearly always fits.
+    private static let headBytesUsual = 768
 
     private unowned let handler: DownstreamHandler
     private let context: ChannelHandlerContext
@@ -59,14 +61,14 @@ package final class HTTP1ResponseWriter: ResponseWriter {
 
     package func writeAnswer(_ head: AnswerHead, body: ByteBuffer) {
         let size = body.readableBytes
-        var buffer = context.channel.allocator.buffer(capacity: 512 + (size <= Self.coalescedBodyMax ? size : 0))
-        writeHead(head, into: &buffer)
-        if head.status == 204 {
-            buffer.writeStaticString("\r\n")
-        } else {
-            buffer.writeStaticString("content-length: ")
-            buffer.writeDecimal(Int64(size))
-            buffer.writeStaticString("\r\n\r\n")
+        var buffer = context.channel.allocator.buffer(
+            capacity: Self.headBytesUsual + (size <= Self.coalescedBodyMax ? size : 0))
+        writeHead(head, into: &buffer) { cursor in
+            if head.status != 204 {
+                cursor.raw("content-length: ")
+                cursor.decimal(Int64(size))
+                cursor.raw("\r\n")
+            }
         }
         if !isBodiless, size <= Self.coalescedBodyMax { buffer.writeImmutableBuffer(body) }
         bytesWritten += buffer.readableBytes
@@ -83,8 +85,7 @@ package final class HTTP1ResponseWriter: ResponseWriter {
     package func beginStream(_ head: AnswerHead) {
         if !isChunked { isClosing = true }
         gather { buffer in
-            writeHead(head, into: &buffer)
-            buffer.writeStaticString(isChunked ? "transfer-encoding: chunked\r\n\r\n" : "\r\n")
+            writeHead(head, into: &buffer) { if isChunked { $0.raw("transfer-encoding: chunked\r\n") } }
         }
     }
 
@@ -97,10 +98,7 @@ package final class HTTP1ResponseWriter: ResponseWriter {
             }
         }
         if isChunked {
-            gather { buffer in
-                buffer.writeHexadecimal(size)
-                buffer.writeStaticString("\r\n")
-            }
+            gather { $0.writePieces(usually: 20) { $0.chunkSize(size) } }
         }
         sendPending(flushing: false)
         bytesWritten += size
@@ -158,126 +156,94 @@ package final class HTTP1ResponseWriter: ResponseWriter {
         pending = sent
     }
 
-    /// Everything but the length and the blank line.
-    private func writeHead(_ head: AnswerHead, into buffer: inout ByteBuffer) {
-        buffer.writeStaticString("HTTP/1.1 ")
-        buffer.writeDecimal(Int64(head.status))
-        buffer.writeStaticString(" ")
-        buffer.writeStaticString(HTTPStatusText.reason(head.status))
-        buffer.writeStaticString("\r\ndate: ")
-        buffer.writeImmutableBuffer(clock.now())
-        if head.status != 204 {
-            buffer.writeStaticString("\r\ncontent-type: ")
-            buffer.writeStaticString(head.contentType)
+    /// - Parameter length: Writes the field that tells where the body ends.
+    private func writeHead(
+        _ head: AnswerHead, into buffer: inout ByteBuffer, length: (inout ByteCursor) -> Void
+    ) {
+        buffer.writePieces(usually: Self.headBytesUsual) { cursor in
+            cursor.raw("HTTP/1.1 ")
+            cursor.decimal(Int64(head.status))
+            cursor.raw(" ")
+            cursor.raw(HTTPStatusText.reason(head.status))
+            cursor.raw("\r\ndate: ")
+            clock.now().withUnsafeReadableBytes { cursor.bytes($0) }
+            if head.status != 204 {
+                cursor.raw("\r\ncontent-type: ")
+                cursor.raw(head.contentType)
+            }
+            cursor.raw("\r\nx-request-id: ")
+            cursor.text(head.requestID)
+            if let milliseconds = head.processingMilliseconds {
+                cursor.raw("\r\nopenai-processing-ms: ")
+                cursor.decimal(milliseconds)
+            }
+            if let window = head.rates?.requests { cursor.rateFields(window, of: "requests") }
+            if let window = head.rates?.tokens { cursor.rateFields(window, of: "tokens") }
+            for (name, value) in head.extra {
+                cursor.raw("\r\n")
+                cursor.text(name)
+                cursor.raw(": ")
+                cursor.text(value)
+            }
+            cursor.raw(isClosing ? "\r\nconnection: close\r\n" : "\r\n")
+            length(&cursor)
+            cursor.raw("\r\n")
         }
-        buffer.writeStaticString("\r\nx-request-id: ")
-        buffer.writeString(head.requestID)
-        if let milliseconds = head.processingMilliseconds {
-            buffer.writeStaticString("\r\nopenai-processing-ms: ")
-            buffer.writeDecimal(milliseconds)
-        }
-        if let rates = head.rates {
-            if let window = rates.requests { buffer.writeRateHeaders(window, of: "requests") }
-            if let window = rates.tokens { buffer.writeRateHeaders(window, of: "tokens") }
-        }
-        for (name, value) in head.extra {
-            buffer.writeStaticString("\r\n")
-            buffer.writeString(name)
-            buffer.writeStaticString(": ")
-            buffer.writeString(value)
-        }
-        buffer.writeStaticString(isClosing ? "\r\nconnection: close\r\n" : "\r\n")
     }
 }
 
 extension ByteBuffer {
-    /// Decimal digits without an intermediate String.
-    mutating func writeDecimal(_ value: Int64) {
-        var digits: (UInt64, UInt64, UInt64) = (0, 0, 0)
-        withUnsafeMutableBytes(of: &digits) { bytes in
-            var index = bytes.count
-            var rest = value.magnitude
-            repeat {
-                index -= 1
-                bytes[index] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
-                rest /= 10
-            } while rest > 0
-            if value < 0 {
-                index -= 1
-                bytes[index] = UInt8(ascii: "-")
-            }
-            _ = writeBytes(UnsafeRawBufferPointer(rebasing: bytes[index...]))
-        }
-    }
-
     /// A whole chunk of a chunked body, in one access to the storage.
     fileprivate mutating func writeChunk(_ bytes: ByteBuffer) {
-        let size = bytes.readableBytes
-        let digits = (Int.bitWidth - size.leadingZeroBitCount + 3) / 4
-        writeWithUnsafeMutableBytes(minimumWritableBytes: digits + size + 4) { target in
-            // SAFETY: used within this closure only, and what is written comes to the bytes that were asked for.
-            for index in 0..<digits {
-                let nibble = UInt8(truncatingIfNeeded: size >> (4 * (digits - 1 - index))) & 0xF
-                target[index] = nibble < 10 ? UInt8(ascii: "0") + nibble : UInt8(ascii: "a") + nibble - 10
-            }
-            bytes.withUnsafeReadableBytes {
-                UnsafeMutableRawBufferPointer(rebasing: target[(digits + 2)...]).copyMemory(from: $0)
-            }
-            target[digits] = UInt8(ascii: "\r")
-            target[digits + 1] = UInt8(ascii: "\n")
-            target[digits + size + 2] = UInt8(ascii: "\r")
-            target[digits + size + 3] = UInt8(ascii: "\n")
-            return digits + size + 4
+        writePieces(usually: bytes.readableBytes + 20) { cursor in
+            cursor.chunkSize(bytes.readableBytes)
+            bytes.withUnsafeReadableBytes { cursor.bytes($0) }
+            cursor.raw("\r\n")
         }
     }
+}
 
-    mutating func writeHexadecimal(_ value: Int) {
-        var started = false
-        for shift in stride(from: 60, through: 0, by: -4) {
-            let nibble = UInt8(truncatingIfNeeded: value >> shift) & 0xF
-            if nibble != 0 || started || shift == 0 {
-                started = true
-                writeInteger(nibble < 10 ? UInt8(ascii: "0") + nibble : UInt8(ascii: "a") + nibble - 10)
-            }
-        }
+extension ByteCursor {
+    /// The line that begins a chunk of `size` bytes.
+    mutating func chunkSize(_ size: Int) {
+        hexadecimal(UInt64(size), digits: max(1, (Int.bitWidth - size.leadingZeroBitCount + 3) / 4))
+        raw("\r\n")
     }
 
-    fileprivate mutating func writeRateHeaders(_ window: RateStatus.Window, of unit: StaticString) {
-        writeStaticString("\r\nx-ratelimit-limit-")
-        writeStaticString(unit)
-        writeStaticString(": ")
-        writeDecimal(Int64(window.limit))
-        writeStaticString("\r\nx-ratelimit-remaining-")
-        writeStaticString(unit)
-        writeStaticString(": ")
-        writeDecimal(Int64(max(0, window.remaining)))
-        writeStaticString("\r\nx-ratelimit-reset-")
-        writeStaticString(unit)
-        writeStaticString(": ")
-        writeDurationText(milliseconds: max(0, window.resetMilliseconds))
+    fileprivate mutating func rateFields(_ window: RateStatus.Window, of unit: StaticString) {
+        raw("\r\nx-ratelimit-limit-")
+        raw(unit)
+        raw(": ")
+        decimal(Int64(window.limit))
+        raw("\r\nx-ratelimit-remaining-")
+        raw(unit)
+        raw(": ")
+        decimal(Int64(max(0, window.remaining)))
+        raw("\r\nx-ratelimit-reset-")
+        raw(unit)
+        raw(": ")
+        duration(milliseconds: max(0, window.resetMilliseconds))
     }
 
     /// As OpenAI writes durations: `12ms`, `1s`, `6m0s`; fractions of a second as `1.25s`.
-    mutating func writeDurationText(milliseconds: Int64) {
+    mutating func duration(milliseconds: Int64) {
         guard milliseconds >= 1_000 else {
-            writeDecimal(milliseconds)
-            writeStaticString("ms")
-            return
+            decimal(milliseconds)
+            return raw("ms")
         }
         let seconds = milliseconds / 1_000
         if seconds >= 60 {
-            writeDecimal(seconds / 60)
-            writeStaticString("m")
+            decimal(seconds / 60)
+            raw("m")
         }
-        writeDecimal(seconds % 60)
-        let fraction = milliseconds % 1_000
+        decimal(seconds % 60)
+        var (fraction, width) = (UInt64(milliseconds % 1_000), 3)
         if seconds < 60, fraction > 0 {
-            writeStaticString(".")
-            var digits = String(fraction + 1_000).dropFirst()
-            while digits.last == "0" { digits.removeLast() }
-            writeSubstring(digits)
+            raw(".")
+            while fraction % 10 == 0 { (fraction, width) = (fraction / 10, width - 1) }
+            digits(fraction, atLeast: width)
         }
-        writeStaticString("s")
+        raw("s")
     }
 }
 

@@ -15,6 +15,13 @@ struct AdmissionWaiter: Sendable {
     }
 }
 
+/// One ``AdmissionRoom``, and who waits in it.
+struct WaitingRoom: Sendable {
+    var room = AdmissionRoom()
+    /// By the number that the room knows each by.
+    fileprivate var waiters: [UInt64: AdmissionWaiter] = [:]
+}
+
 /// Waiting for room: one ``AdmissionRoom`` beside the one router.
 ///
 /// Whatever may make room looks whether somebody waits (an atomic, so that it costs nothing where nobody does), places
@@ -23,52 +30,58 @@ struct AdmissionWaiter: Sendable {
 extension SharedRouter {
     /// The next request to come finds these. Fewer may wait than do already: those stay.
     func configureAdmission(_ limits: AdmissionLimits, stepSecondsMax: Double) {
-        room.withLock {
-            $0.limits = limits
-            $0.stepSecondsMax = stepSecondsMax
+        waiting.withLock {
+            $0.room.limits = limits
+            $0.room.stepSecondsMax = stepSecondsMax
         }
     }
 
     /// A request came, or came back from a node that failed it: goes to a node, waits, or is refused.
     ///
-    /// - Parameter seat: What it was let in with before, if it was.
+    /// - Parameters:
+    ///   - seat: What it was let in with before, if it was.
+    ///   - waiter: Who is told if it waits.
     func admit(
         _ request: RoutingRequest, blocks: PromptBlocks, asking: AdmissionRequest, seat: AdmissionSeat?,
-        waiter: AdmissionWaiter, now: MonotonicTime
+        waiter: () -> AdmissionWaiter, now: MonotonicTime
     ) -> RoomOutcome {
-        let (outcome, turns) = room.withLock { room in
+        var told: [WaitingRoom.Told] = []
+        let outcome = waiting.withLock { waiting in
             waitingCount.wrappingAdd(1, ordering: .sequentiallyConsistent)
-            defer { waitingCount.store(room.count, ordering: .sequentiallyConsistent) }
-            return router.withLock { router in
-                var turns: [AdmissionTurn<AdmissionWaiter>] = []
-                let outcome = room.arrived(
-                    request, blocks: blocks.hashes.span, asking: asking, seat: seat, waiter: waiter, router: &router,
-                    now: now, turns: &turns)
-                return (outcome, turns)
+            defer { waitingCount.store(waiting.room.count, ordering: .sequentiallyConsistent) }
+            var turns: [AdmissionTurn] = []
+            let outcome = router.withLock { router in
+                waiting.room.arrived(
+                    request, blocks: blocks.hashes.span, asking: asking, seat: seat, router: &router, now: now,
+                    turns: &turns)
             }
+            if case .waits(let seat) = outcome, let id = seat.waitingID { waiting.waiters[id] = waiter() }
+            told = waiting.take(turns)
+            return outcome
         }
-        tell(turns)
+        tell(told)
         return outcome
     }
 
     /// A request is over, or its client has left: what it held is free.
     func left(_ seat: AdmissionSeat, isAnswered: Bool, now: MonotonicTime) {
-        changeRoom { room, router in
-            room.left(seat, isAnswered: isAnswered, now: now)
-            return room.count == 0 ? [] : router.withLock { room.turns(router: &$0, now: now) }
+        changeRoom { waiting, router in
+            waiting.room.left(seat, isAnswered: isAnswered, now: now)
+            if let id = seat.waitingID { waiting.waiters[id] = nil }
+            return waiting.room.count == 0 ? [] : router.withLock { waiting.room.turns(router: &$0, now: now) }
         }
     }
 
     /// Something happened to the router that may have made room.
     func admitWaiting(now: MonotonicTime) {
         guard waitingCount.load(ordering: .sequentiallyConsistent) > 0 else { return }
-        changeRoom { room, router in router.withLock { room.turns(router: &$0, now: now) } }
+        changeRoom { waiting, router in router.withLock { waiting.room.turns(router: &$0, now: now) } }
     }
 
     /// Now and then: deadlines pass, and nodes catch up while nothing happens.
     func tickAdmission(now: MonotonicTime) {
         guard waitingCount.load(ordering: .sequentiallyConsistent) > 0 else { return }
-        changeRoom { room, router in router.withLock { room.ticked(router: &$0, now: now) } }
+        changeRoom { waiting, router in router.withLock { waiting.room.ticked(router: &$0, now: now) } }
     }
 
     /// Why the request went where it is; nil where nobody asked that this be kept.
@@ -78,21 +91,28 @@ extension SharedRouter {
 
     func setExplaining(_ isExplaining: Bool) { router.withLock { $0.isExplaining = isExplaining } }
 
-    private func changeRoom(
-        _ change: (inout AdmissionRoom<AdmissionWaiter>, borrowing Mutex<Router>) -> [AdmissionTurn<AdmissionWaiter>]
-    ) {
-        let turns = room.withLock { room in
-            defer { waitingCount.store(room.count, ordering: .sequentiallyConsistent) }
-            return change(&room, router)
+    private func changeRoom(_ change: (inout WaitingRoom, borrowing Mutex<Router>) -> [AdmissionTurn]) {
+        let told = waiting.withLock { waiting in
+            defer { waitingCount.store(waiting.room.count, ordering: .sequentiallyConsistent) }
+            let turns = change(&waiting, router)
+            return waiting.take(turns)
         }
-        tell(turns)
+        tell(told)
     }
 
-    private func tell(_ turns: [AdmissionTurn<AdmissionWaiter>]) {
-        for turn in turns {
-            let (waiter, outcome) = (turn.waiter, turn.outcome)
+    private func tell(_ told: [WaitingRoom.Told]) {
+        for (waiter, outcome) in told {
             // Never within the call of another request, on whose loop this may be.
             waiter.eventLoop.execute { waiter.exchange.value.turnCame(outcome) }
         }
+    }
+}
+
+extension WaitingRoom {
+    fileprivate typealias Told = (waiter: AdmissionWaiter, outcome: RoomOutcome)
+
+    /// Who is to be told what; they wait no more.
+    fileprivate mutating func take(_ turns: [AdmissionTurn]) -> [Told] {
+        turns.compactMap { turn in waiters.removeValue(forKey: turn.id).map { ($0, turn.outcome) } }
     }
 }

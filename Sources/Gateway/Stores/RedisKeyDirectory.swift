@@ -41,14 +41,14 @@ package final class RedisKeyDirectory {
     private func addRights(
         to record: KeyRecord, completion: @escaping (Result<KeyRecord?, LedgerTransportFailure>) -> Void
     ) {
-        var record = record
+        var rights = KeyRecord.Rights()
         var failed: LedgerTransportFailure?
         client.send(["HMGET", .string(StoreKeys.account(record.org)), "status", "region"], timeout: Self.timeout) {
             result in
             switch result {
             case .success(.array(let fields)) where fields.count == 2:
-                record.isOrgSuspended = fields[0].string == AccountStatus.suspended.rawValue
-                record.orgRegion = fields[1].string
+                rights.isOrgSuspended = fields[0].string == AccountStatus.suspended.rawValue
+                rights.orgRegion = fields[1].string
             case .success: failed = .refused("the reply is no org's record")
             case .failure(let error): failed = Self.failure(error)
             }
@@ -62,9 +62,9 @@ package final class RedisKeyDirectory {
                 if let failed { return completion(.failure(failed)) }
                 // Without its record a key could do anything, and the ledger admits nothing of it.
                 guard fields[0].string != nil else { return completion(.success(nil)) }
-                record.models = fields[1].string.map(KeyModels.parse)
-                record.keyRegion = fields[2].string
-                completion(.success(record))
+                rights.models = fields[1].string.map(KeyModels.parse)
+                rights.keyRegion = fields[2].string
+                completion(.success(record.granted(rights)))
             case .success: completion(.failure(.refused("the reply is no key's record")))
             case .failure(let error): completion(.failure(Self.failure(error)))
             }

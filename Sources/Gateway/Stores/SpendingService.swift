@@ -36,7 +36,9 @@ package final class SpendingService: Sendable {
         let shards = (0..<Self.shardCount).map { _ in Shard() }
         self.shards = shards
         journal.setAppliedSource { org in
-            Self.shard(of: org, in: shards).state.withLock { $0.orgs[org]?.machine.applied }
+            Self.shard(of: org, in: shards).state.withLock { state in
+                state.index(of: org).flatMap { state.orgs[$0].machine.applied }
+            }
         }
     }
 
@@ -64,7 +66,7 @@ package final class SpendingService: Sendable {
                 if !isReserved { plan.unreserved = 0 }
                 return plan
             }
-            return state.apply(org, at: index) { machine in
+            return state.apply(at: index) { machine in
                 machine.admissionArrived(admission, ticket: ticket.number, now: now())
             }
         }
@@ -80,8 +82,8 @@ package final class SpendingService: Sendable {
             case .granted(let hold): return (hold, true)
             case .refused, .unavailable: return (nil, false)
             case nil:
-                if let index = state.orgs.index(forKey: ticket.org) {
-                    state.orgs.values[index].machine.admissionAbandoned(ticket: ticket.number)
+                if let index = state.index(of: ticket.org) {
+                    state.orgs[index].machine.admissionAbandoned(ticket: ticket.number)
                 }
                 return (nil, true)
             }
@@ -128,11 +130,11 @@ package final class SpendingService: Sendable {
         var failure: JournalFailure?
         var position: UInt64 = 0
         let plan = shard(of: hold.org).state.withLock { state -> Plan? in
-            guard let index = state.orgs.index(forKey: hold.org),
-                state.orgs.values[index].machine.hasOpenHold(hold.id)
+            guard let index = state.index(of: hold.org),
+                state.orgs[index].machine.hasOpenHold(hold.id)
             else { return nil }
             let charge = Charge(
-                sequence: state.orgs.values[index].machine.nextSequence, requestID: hold.requestID, key: hold.key,
+                sequence: state.orgs[index].machine.nextSequence, requestID: hold.requestID, key: hold.key,
                 model: settlement.model, priceVersion: settlement.price.version, usage: settlement.usage,
                 amount: amount, isEstimated: settlement.isEstimated, at: settlement.at, booking: hold.booking,
                 unusedTokens: max(0, hold.booking.tokens - settlement.usage.totalTokens))
@@ -142,11 +144,11 @@ package final class SpendingService: Sendable {
                 failure = error
             }
             if failure != nil, !isDelivered {
-                return state.apply(hold.org, at: index) { machine in
+                return state.apply(at: index) { machine in
                     machine.holdReleased(ticket: hold.id, booking: hold.booking)
                 }
             }
-            return state.apply(hold.org, at: index) { machine in
+            return state.apply(at: index) { machine in
                 machine.holdSettled(ticket: hold.id, charge: charge, now: now())
             }
         }
@@ -171,10 +173,10 @@ package final class SpendingService: Sendable {
     /// The request cost nothing: all of the hold goes back, within 50 ms.
     package func release(_ hold: Hold, on transport: any LedgerTransport) {
         let plan = shard(of: hold.org).state.withLock { state -> Plan? in
-            guard let index = state.orgs.index(forKey: hold.org),
-                state.orgs.values[index].machine.hasOpenHold(hold.id)
+            guard let index = state.index(of: hold.org),
+                state.orgs[index].machine.hasOpenHold(hold.id)
             else { return nil }
-            return state.apply(hold.org, at: index) { machine in
+            return state.apply(at: index) { machine in
                 machine.holdReleased(ticket: hold.id, booking: hold.booking)
             }
         }

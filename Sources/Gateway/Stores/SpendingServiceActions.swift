@@ -114,8 +114,8 @@ extension SpendingService {
     ) {
         let now = now()
         let plan = shard(of: org).state.withLock { state -> Plan? in
-            guard let index = state.orgs.index(forKey: org) else { return nil }
-            return state.apply(org, at: index) { event(&$0, now) }
+            guard let index = state.index(of: org) else { return nil }
+            return state.apply(at: index) { event(&$0, now) }
         }
         if let plan { perform(plan, org: org, on: transport) }
     }

@@ -26,7 +26,7 @@ extension SpendingService {
         for shard in shards {
             shard.state.withLock { state in
                 snapshot.orgs += state.orgs.count
-                for org in state.orgs.values {
+                for org in state.orgs {
                     if org.machine.isStopped || org.machine.phase == .fenced { snapshot.stoppedOrgs += 1 }
                     snapshot.openHolds += org.machine.openHolds
                     snapshot.openNanoUSD += org.machine.openHoldsAmount.nanodollars
@@ -109,22 +109,24 @@ extension SpendingService {
     }
 
     private var isFlushed: Bool {
-        shards.allSatisfy { shard in shard.state.withLock { $0.orgs.values.allSatisfy(\.machine.isFlushed) } }
+        shards.allSatisfy { shard in shard.state.withLock { $0.orgs.allSatisfy(\.machine.isFlushed) } }
     }
 
     private func begin(_ org: OrgID, on transport: any LedgerTransport) {
         let now = now()
         let plan = shard(of: org).state.withLock { state -> Plan? in
             guard let index = state.index(of: org, creating: { makeMachine(org) }),
-                state.orgs.values[index].machine.phase == .learning
+                state.orgs[index].machine.phase == .learning
             else { return nil }
-            return state.apply(org, at: index) { $0.started(now: now) }
+            return state.apply(at: index) { $0.started(now: now) }
         }
         if let plan { perform(plan, org: org, on: transport) }
     }
 
     private func isSettledIn(_ org: OrgID) -> Bool {
-        shard(of: org).state.withLock { $0.orgs[org]?.machine.isSettledIn ?? true }
+        shard(of: org).state.withLock { state in
+            state.index(of: org).map { state.orgs[$0].machine.isSettledIn } ?? true
+        }
     }
 }
 

@@ -116,37 +116,42 @@ final class Shard: Sendable {
     let state = Mutex(State())
 
     struct Org: Sendable {
+        let id: OrgID
         var machine: SpendingStateMachine
         /// It is among those that time passes for.
         var isListed = false
     }
 
     struct State: Sendable {
-        var orgs: [OrgID: Org] = [:]
+        /// In the order in which they came: none leaves, so each keeps its index.
+        var orgs: ContiguousArray<Org> = []
+        private var indexes: [OrgID: Int] = [:]
         /// Orgs that are not idle.
-        var listed: [OrgID] = []
+        private var listed: [Int] = []
         var waiters: [UInt64: Waiter] = [:]
 
+        /// - Returns: nil where no request of the org has come.
+        func index(of org: OrgID) -> Int? { indexes[org] }
+
         /// - Returns: nil where the shard is full.
-        mutating func index(
-            of org: OrgID, creating make: () -> SpendingStateMachine
-        ) -> Dictionary<OrgID, Org>.Index? {
-            if let index = orgs.index(forKey: org) { return index }
+        mutating func index(of org: OrgID, creating make: () -> SpendingStateMachine) -> Int? {
+            if let index = indexes[org] { return index }
             guard orgs.count < SpendingService.orgsMax / SpendingService.shardCount else { return nil }
-            orgs[org] = Org(machine: make())
-            return orgs.index(forKey: org)
+            indexes[org] = orgs.count
+            orgs.append(Org(id: org, machine: make()))
+            return orgs.count - 1
         }
 
         /// Gives a machine an event.
         mutating func apply(
-            _ org: OrgID, at index: Dictionary<OrgID, Org>.Index,
-            _ event: (inout SpendingStateMachine) -> SpendingStateMachine.Actions
+            at index: Int, _ event: (inout SpendingStateMachine) -> SpendingStateMachine.Actions
         ) -> Plan {
-            let actions = event(&orgs.values[index].machine)
-            if !orgs.values[index].isListed, !orgs.values[index].machine.isIdle {
-                orgs.values[index].isListed = true
-                listed.append(org)
+            let actions = event(&orgs[index].machine)
+            if !orgs[index].isListed, !orgs[index].machine.isIdle {
+                orgs[index].isListed = true
+                listed.append(index)
             }
+            let org = orgs[index].id
             var plan = Plan(
                 alarms: actions.alarms, position: actions.position, read: actions.read, send: actions.send,
                 isIllegal: actions.isIllegal)
@@ -159,38 +164,45 @@ final class Shard: Sendable {
         mutating func decide(
             _ ticket: UInt64, _ outcome: SpendingStateMachine.Outcome, _ org: OrgID, _ plan: inout Plan
         ) {
-            guard let waiter = waiters[ticket] else { return }
-            switch outcome {
-            case .granted(let booking, let rates):
-                waiters[ticket]?.outcome = .granted(
-                    Hold(
-                        id: ticket, org: org, key: waiter.admission.key, requestID: waiter.requestID,
-                        amount: waiter.admission.hold, booking: booking, rates: rates,
-                        tokens: waiter.admission.tokens))
-            case .refused(let refusal, let rates):
-                waiters[ticket]?.outcome = .refused(refusal, rates)
-                plan.unreserved += 1
-            case .unavailable:
-                waiters[ticket]?.outcome = .unavailable
-                plan.unreserved += 1
-            }
-            plan.decided.append((ticket, waiter.loop))
+            guard let loop = waiters[ticket]?.decide(ticket, outcome, org) else { return }
+            if case .granted = outcome {} else { plan.unreserved += 1 }
+            plan.decided.append((ticket, loop))
         }
 
         mutating func timePassed(now: MonotonicTime) -> [(OrgID, Plan)] {
             guard !listed.isEmpty else { return [] }
             var plans: [(OrgID, Plan)] = []
-            for org in listed {
-                guard let index = orgs.index(forKey: org) else { continue }
-                let plan = apply(org, at: index) { $0.timePassed(now: now) }
-                if !plan.isEmpty { plans.append((org, plan)) }
+            for index in listed {
+                let plan = apply(at: index) { $0.timePassed(now: now) }
+                if !plan.isEmpty { plans.append((orgs[index].id, plan)) }
             }
-            listed.removeAll { org in
-                guard let index = orgs.index(forKey: org), orgs.values[index].machine.isIdle else { return false }
-                orgs.values[index].isListed = false
+            listed.removeAll { index in
+                guard orgs[index].machine.isIdle else { return false }
+                orgs[index].isListed = false
                 return true
             }
             return plans
         }
+    }
+}
+
+extension Waiter {
+    /// In place: a copy would retain all that it holds.
+    ///
+    /// - Returns: Where it is to be told.
+    fileprivate mutating func decide(
+        _ ticket: UInt64, _ outcome: SpendingStateMachine.Outcome, _ org: OrgID
+    ) -> any EventLoop {
+        self.outcome =
+            switch outcome {
+            case .granted(let booking, let rates):
+                .granted(
+                    Hold(
+                        id: ticket, org: org, key: admission.key, requestID: requestID, amount: admission.hold,
+                        booking: booking, rates: rates, tokens: admission.tokens))
+            case .refused(let refusal, let rates): .refused(refusal, rates)
+            case .unavailable: .unavailable
+            }
+        return loop
     }
 }

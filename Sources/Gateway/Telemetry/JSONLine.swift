@@ -13,25 +13,19 @@ struct JSONLine {
     /// What a line nearly always fits, and what Swift still puts on the stack.
     static let usualBytes = 1024
 
-    private let memory: UnsafeMutableRawBufferPointer
-    private(set) var count = 0
-    private(set) var isTruncated = false
+    private var cursor: ByteCursor
 
-    /// - Parameter memory: Must outlive this value; SAFETY: every write is checked against its count.
+    /// - Parameter memory: Must outlive this value.
     init(memory: UnsafeMutableRawBufferPointer) {
-        self.memory = memory
+        cursor = ByteCursor(memory: memory)
     }
 
-    var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: memory[..<count]) }
+    var bytes: UnsafeRawBufferPointer { cursor.written }
+    var isTruncated: Bool { cursor.isTruncated }
 
     /// Text that is JSON already.
     @inline(__always)
-    mutating func raw(_ text: StaticString) {
-        let length = text.utf8CodeUnitCount
-        guard let target = take(length) else { return }
-        // SAFETY: `take` gave room for `length` bytes; a static string's bytes live for ever.
-        target.copyMemory(from: text.utf8Start, byteCount: length)
-    }
+    mutating func raw(_ text: StaticString) { cursor.raw(text) }
 
     mutating func string(_ text: String?) {
         guard var text else { return raw("null") }
@@ -46,17 +40,16 @@ struct JSONLine {
 
     mutating func integer(_ value: Int64?) {
         guard let value else { return raw("null") }
-        if value < 0 { raw("-") }
-        digits(value.magnitude, atLeast: 1)
+        cursor.decimal(value)
     }
 
     /// Nanoseconds as seconds with six decimals, rounded down.
     mutating func seconds(_ nanoseconds: Int64?) {
         guard let nanoseconds else { return raw("null") }
         let microseconds = max(0, nanoseconds) / 1_000
-        digits(UInt64(microseconds / 1_000_000), atLeast: 1)
+        cursor.digits(UInt64(microseconds / 1_000_000), atLeast: 1)
         raw(".")
-        digits(UInt64(microseconds % 1_000_000), atLeast: 6)
+        cursor.digits(UInt64(microseconds % 1_000_000), atLeast: 6)
     }
 
     /// RFC 3339 in UTC with milliseconds; years 1970 to 9999.
@@ -71,51 +64,24 @@ struct JSONLine {
         let marchMonth = (5 * dayOfYear + 2) / 153
         let day = dayOfYear - (153 * marchMonth + 2) / 5 + 1
         let month = marchMonth < 10 ? marchMonth + 3 : marchMonth - 9
-        digits(yearOfEra + era * 400 + (month <= 2 ? 1 : 0), atLeast: 4)
+        cursor.digits(yearOfEra + era * 400 + (month <= 2 ? 1 : 0), atLeast: 4)
         raw("-")
-        digits(month, atLeast: 2)
+        cursor.digits(month, atLeast: 2)
         raw("-")
-        digits(day, atLeast: 2)
+        cursor.digits(day, atLeast: 2)
         raw("T")
-        digits(rest / 3_600_000, atLeast: 2)
+        cursor.digits(rest / 3_600_000, atLeast: 2)
         raw(":")
-        digits(rest / 60_000 % 60, atLeast: 2)
+        cursor.digits(rest / 60_000 % 60, atLeast: 2)
         raw(":")
-        digits(rest / 1_000 % 60, atLeast: 2)
+        cursor.digits(rest / 1_000 % 60, atLeast: 2)
         raw(".")
-        digits(rest % 1_000, atLeast: 3)
+        cursor.digits(rest % 1_000, atLeast: 3)
         raw("Z")
     }
 
     /// Sixteen lower-case digits.
-    mutating func hexadecimal(_ value: UInt64) {
-        guard let target = take(16) else { return }
-        for index in 0..<16 {
-            let nibble = UInt8(truncatingIfNeeded: value >> UInt64(60 - 4 * index)) & 0xF
-            // SAFETY: `take` gave room for 16 bytes.
-            target.storeBytes(
-                of: nibble < 10 ? 0x30 + nibble : 0x61 + nibble - 10, toByteOffset: index, as: UInt8.self)
-        }
-    }
-
-    private mutating func digits(_ value: UInt64, atLeast width: Int) {
-        var length = 1
-        var bound: UInt64 = 10
-        // 10^19 is the last power that UInt64 holds.
-        while length < 20, value >= bound {
-            length += 1
-            if length == 20 { break }
-            bound *= 10
-        }
-        length = max(length, width)
-        guard let target = take(length) else { return }
-        var rest = value
-        for index in stride(from: length - 1, through: 0, by: -1) {
-            // SAFETY: `take` gave room for `length` bytes.
-            target.storeBytes(of: UInt8(rest % 10) + 0x30, toByteOffset: index, as: UInt8.self)
-            rest /= 10
-        }
-    }
+    mutating func hexadecimal(_ value: UInt64) { cursor.hexadecimal(value, digits: 16) }
 
     private mutating func escape(_ text: UnsafeBufferPointer<UInt8>) {
         var end = text.count
@@ -128,7 +94,7 @@ struct JSONLine {
         for index in 0..<end {
             let byte = text[index]
             guard byte < 0x20 || byte == 0x22 || byte == 0x5C || byte == 0x7F else { continue }
-            copy(text, start..<index)
+            cursor.bytes(UnsafeBufferPointer(rebasing: text[start..<index]))
             start = index + 1
             switch byte {
             case 0x22: raw("\\\"")
@@ -138,31 +104,9 @@ struct JSONLine {
             case 0x09: raw("\\t")
             default:
                 raw("\\u00")
-                guard let target = take(2) else { return }
-                let low = byte & 0xF
-                // SAFETY: `take` gave room for 2 bytes.
-                target.storeBytes(of: 0x30 + byte >> 4, as: UInt8.self)
-                target.storeBytes(of: low < 10 ? 0x30 + low : 0x61 + low - 10, toByteOffset: 1, as: UInt8.self)
+                cursor.hexadecimal(UInt64(byte), digits: 2)
             }
         }
-        copy(text, start..<end)
-    }
-
-    private mutating func copy(_ text: UnsafeBufferPointer<UInt8>, _ range: Range<Int>) {
-        guard !range.isEmpty, let source = text.baseAddress, let target = take(range.count) else { return }
-        // SAFETY: the range lies within `text`, and `take` gave room for its count.
-        target.copyMemory(from: source + range.lowerBound, byteCount: range.count)
-    }
-
-    /// Room for `length` bytes, nil (and the mark) where there is none.
-    @inline(__always)
-    private mutating func take(_ length: Int) -> UnsafeMutableRawPointer? {
-        guard length <= memory.count - count, let base = memory.baseAddress else {
-            isTruncated = true
-            return nil
-        }
-        let target = base + count
-        count += length
-        return target
+        cursor.bytes(UnsafeBufferPointer(rebasing: text[start..<end]))
     }
 }

@@ -62,36 +62,67 @@ package struct AdmissionQueue: Sendable {
 
     // MARK: Events
 
-    /// A request came.
+    /// A request came: goes on, waits, or is refused.
+    ///
+    /// - Parameters: As of ``letsThrough(_:leastWaitSeconds:meanWaitSeconds:now:)``.
+    package mutating func arrived(
+        _ request: AdmissionRequest, leastWaitSeconds: Double, meanWaitSeconds: () -> Double, now: MonotonicTime
+    ) -> AdmissionDecision {
+        if letsThrough(request, leastWaitSeconds: leastWaitSeconds, meanWaitSeconds: meanWaitSeconds, now: now) {
+            began(request.org, cost: request.cost, now: now)
+            return .dispatch
+        }
+        switch enqueued(request, now: now) {
+        case .waits(let ticket, let evicted): return .wait(ticket, evicted: evicted)
+        case .rejected(let seconds, let evicted): return .reject(retryAfterSeconds: seconds, evicted: evicted)
+        }
+    }
+
+    /// Whether a request that came need not wait: ``began(_:cost:now:)`` is next then, once it is known what it costs.
     ///
     /// - Parameters:
     ///   - leastWaitSeconds: How long the least busy node that could take it is behind; infinite where none can.
     ///   - meanWaitSeconds: How busy they are in the mean (``Router/meanWaitSeconds(for:stepSecondsMax:now:)``): tells when
     ///     orgs beyond their share have to wait. Asked only of such.
-    package mutating func arrived(
+    package mutating func letsThrough(
         _ request: AdmissionRequest, leastWaitSeconds: Double, meanWaitSeconds: () -> Double, now: MonotonicTime
-    ) -> AdmissionDecision {
+    ) -> Bool {
         usage.fade(now: now)
+        guard leastWaitSeconds < limits.waitSecondsMax else { return false }
+        let mayGo =
+            !Self.isBeyondShare(request.org, inflight, inflightTotal, usage)
+            || meanWaitSeconds() < limits.shareWaitSeconds
+        guard mayGo else { return false }
+        // Nobody waits, nearly always.
+        if isEmpty { return true }
+        let ahead = classes[...request.priority.rawValue]
+        return !ahead.contains { $0.hasWork(of: request.org) } && !isOvertaking(request)
+    }
+
+    /// What became of a request that may not go yet.
+    enum Queueing {
+        /// Those in `evicted` waited and must be refused, to make room for it.
+        case waits(AdmissionTicket, evicted: [AdmissionTicket])
+        case rejected(retryAfterSeconds: Int, evicted: [AdmissionTicket])
+    }
+
+    /// A request that may not go yet joins those that wait, if there is room for it.
+    mutating func enqueued(_ request: AdmissionRequest, now: MonotonicTime) -> Queueing {
         var request = request
         request.cost = Self.cost(work: request.cost, expectedOutputTokens: 0)
         request.bytes = max(0, request.bytes)
-        let goesFirst = !classes[...request.priority.rawValue].contains { $0.hasWork(of: request.org) }
-        if goesFirst, mayGo(request.org, leastWaitSeconds, meanWaitSeconds), !isOvertaking(request) {
-            began(request.org, cost: request.cost, now: now)
-            return .dispatch
-        }
         let wait = waitSeconds(for: request, now: now)
         let patience = request.deadline.seconds(since: now)
         guard wait <= patience else {
-            return .reject(retryAfterSeconds: Self.retryAfter(wait - patience), evicted: [])
+            return .rejected(retryAfterSeconds: Self.retryAfter(wait - patience), evicted: [])
         }
         let (fits, evicted) = makeRoom(for: request)
-        guard fits else { return .reject(retryAfterSeconds: Self.retryAfter(wait), evicted: evicted) }
+        guard fits else { return .rejected(retryAfterSeconds: Self.retryAfter(wait), evicted: evicted) }
         if rateSince == nil { (rateSince, rateCost) = (now, 0) }
         let ticket = places.insert(request)
         classes[request.priority.rawValue].insert(ticket.index, &places)
         bytes += request.bytes
-        return .wait(AdmissionTicket(value: ticket.value), evicted: evicted)
+        return .waits(AdmissionTicket(value: ticket.value), evicted: evicted)
     }
 
     /// Whose turn it is; nil while nobody's who may go. It counts as in flight from here on.
@@ -217,13 +248,6 @@ package struct AdmissionQueue: Sendable {
         return own > AdmissionLimits.shareMultiple * others && usage.isBeyondOthers(org)
     }
 
-    /// Whether there is room for another request of the org.
-    private func mayGo(_ org: OrgID, _ leastWaitSeconds: Double, _ meanWaitSeconds: () -> Double) -> Bool {
-        guard leastWaitSeconds < limits.waitSecondsMax else { return false }
-        return !Self.isBeyondShare(org, inflight, inflightTotal, usage)
-            || meanWaitSeconds() < limits.shareWaitSeconds
-    }
-
     /// Whether others who may go now wait already: those beyond their share may not, and nobody waits for them.
     private func isOvertaking(_ request: AdmissionRequest) -> Bool {
         let (inflight, total, usage) = (inflight, inflightTotal, usage)
@@ -232,7 +256,9 @@ package struct AdmissionQueue: Sendable {
         }
     }
 
-    private mutating func began(_ org: OrgID, cost: Double, now: MonotonicTime) {
+    /// A request of the org goes to a node. It counts as in flight until ``ended(_:cost:)``.
+    mutating func began(_ org: OrgID, cost: Double, now: MonotonicTime) {
+        let cost = Self.cost(work: cost, expectedOutputTokens: 0)
         inflight[org, default: 0] += cost
         inflightTotal += cost
         usage.add(org, cost: cost)

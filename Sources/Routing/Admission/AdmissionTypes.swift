@@ -94,13 +94,15 @@ package struct AdmissionSeat: Hashable, Sendable {
         case placed(since: MonotonicTime)
     }
 
-    let lane: AdmissionLane
+    /// Its index.
+    let lane: Int
     let org: OrgID
-    let cost: Double
+    var cost: Double
     let phase: Phase
 
-    package var isWaiting: Bool {
-        if case .waiting = phase { true } else { false }
+    /// What the room's turns call it by; nil where it is with a node.
+    package var waitingID: UInt64? {
+        if case .waiting(let id) = phase { id } else { nil }
     }
 
     func waiting(_ id: UInt64) -> AdmissionSeat {
@@ -137,7 +139,8 @@ package enum RoomOutcome: Hashable, Sendable {
 }
 
 /// One that waited, and what became of it: never ``RoomOutcome/waits(_:)``.
-package struct AdmissionTurn<Waiter: Sendable>: Sendable {
-    package let waiter: Waiter
+package struct AdmissionTurn: Sendable {
+    /// As its seat has it.
+    package let id: UInt64
     package let outcome: RoomOutcome
 }

@@ -98,10 +98,10 @@ private func hex(_ bytes: some Sequence<UInt8>) -> String {
         cache = KeyCache(hasher: hasher)
     }
 
-    private func record(_ key: ParsedKey, isActive: Bool = true) throws -> KeyRecord {
+    private func record(_ key: ParsedKey, as id: KeyID? = nil, isActive: Bool = true) throws -> KeyRecord {
         KeyRecord(
-            id: key.id, org: OrgID(unchecked: "o"), digest: try #require(hasher.digest(key.secret)), pepperID: "p",
-            lastFour: "abcd", isActive: isActive)
+            id: id ?? key.id, org: OrgID(unchecked: "o"), digest: try #require(hasher.digest(key.secret)),
+            pepperID: "p", lastFour: "abcd", isActive: isActive)
     }
 
     /// What was decided, by name.
@@ -137,8 +137,7 @@ private func hex(_ bytes: some Sequence<UInt8>) -> String {
     @Test func cachedKeyWithAnotherSecretIsInvalidWithoutALookUp() throws {
         let (_, parsed) = try generatedKey(1)
         let other = try generatedKey(2)
-        var stored = try record(parsed)
-        stored.id = other.parsed.id
+        let stored = try record(parsed, as: other.parsed.id)
         #expect(name(cache.resolve(other.parsed, record: stored, generation: 0, now: now)) == "invalid")
         #expect(decide("Bearer \(other.text)") == "invalid")
     }
@@ -178,9 +177,8 @@ private func hex(_ bytes: some Sequence<UInt8>) -> String {
     @Test func cacheStaysWithinItsBoundAndKeepsWhatIsUsed() throws {
         let (key, parsed) = try generatedKey(1)
         _ = cache.resolve(parsed, record: try record(parsed), generation: 0, now: now)
-        var other = try record(parsed)
         for index in 0..<(2 * KeyCache.recordsMax) {
-            other.id = KeyID(unchecked: "other\(index)")
+            let other = try record(parsed, as: KeyID(unchecked: "other\(index)"))
             _ = cache.resolve(
                 ParsedKey(id: other.id, secret: parsed.secret), record: other, generation: 0, now: now)
             if index % 1_000 == 0 { #expect(decide("Bearer \(key)") == "authenticated \(parsed.id)") }

@@ -126,19 +126,19 @@ private func code(_ body: () async throws(OperatorFailure) -> Void) async -> Ope
         #expect(made.models == some)
         #expect(try await store.key(made.id) == made)
         #expect(try await store.keys(org: acme) == [made])
-        #expect(try await lookup(made.id, fixture)?.models == some)
+        #expect(try await lookup(made.id, fixture)?.rights.models == some)
 
         let version = try await fixture.store.command("GET", .string(StoreKeys.authVersion)).string
         _ = try await store.updateKey(made.id, name: "other", limits: .keep, models: .keep)
         #expect(try await store.key(made.id).models == some)
         #expect(try await fixture.store.command("GET", .string(StoreKeys.authVersion)).string == version)
         _ = try await store.updateKey(made.id, name: nil, limits: .keep, models: .set([llama]))
-        #expect(try await lookup(made.id, fixture)?.models == [llama])
+        #expect(try await lookup(made.id, fixture)?.rights.models == [llama])
         #expect(try await fixture.store.command("GET", .string(StoreKeys.authVersion)).string != version)
         let free = try await store.updateKey(made.id, name: nil, limits: .keep, models: .unlimited)
         #expect(free.models == nil)
         let record = try #require(try await lookup(made.id, fixture))
-        #expect(record.models == nil)
+        #expect(record.rights.models == nil)
         #expect(record.mayUse(ModelID(unchecked: "any")))
 
         let many = Set((0...KeyRecord.modelsMax).map { ModelID(unchecked: "m\($0)") })

@@ -136,7 +136,7 @@ final class HTTP2ResponseWriter: ResponseWriter {
         add("x-ratelimit-limit-\(unit)", "\(window.limit)", to: &headers)
         add("x-ratelimit-remaining-\(unit)", "\(max(0, window.remaining))", to: &headers)
         var duration = ByteBuffer()
-        duration.writeDurationText(milliseconds: max(0, window.resetMilliseconds))
+        duration.writePieces(usually: 32) { $0.duration(milliseconds: max(0, window.resetMilliseconds)) }
         add("x-ratelimit-reset-\(unit)", String(buffer: duration), to: &headers)
     }
 
