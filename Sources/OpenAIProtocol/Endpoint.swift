@@ -103,6 +103,8 @@ package enum Endpoint: Int, Hashable, Sendable, CaseIterable {
     package var label: String { Self.rows[rawValue].label }
     package var dialect: Dialect { Self.rows[rawValue].dialect }
     package var engines: EngineSet { Self.rows[rawValue].engines }
+    package var isCharged: Bool { Self.rows[rawValue].isCharged }
+    package var isPublic: Bool { Self.rows[rawValue].isPublic }
     /// Whether completion tokens are generated, so that a max-token field belongs upstream.
     package var generates: Bool { !Self.rows[rawValue].limits.isEmpty }
     /// Whether requests of this kind go to a node.
@@ -119,16 +121,18 @@ package enum Endpoint: Int, Hashable, Sendable, CaseIterable {
         let end = target.firstIndex(of: UInt8(ascii: "?")) ?? target.endIndex
         let path = path[..<end]
         var other: (endpoint: Endpoint, allow: String)?
-        for (descriptor, endpoint) in zip(rows, allCases) {
+        for endpoint in allCases {
+            // Row by row in place: a copy of one would retain all that it holds.
+            let row = endpoint.rawValue
             var argument: String?
-            if descriptor.takesArgument {
-                guard let found = Self.argument(of: path, after: descriptor.path) else { continue }
+            if rows[row].takesArgument {
+                guard let found = Self.argument(of: path, after: rows[row].path) else { continue }
                 argument = found
-            } else if path != descriptor.path {
+            } else if path != rows[row].path {
                 continue
             }
-            if method == descriptor.method { return .found(endpoint, argument: argument) }
-            other = other.map { ($0.endpoint, "\($0.allow), \(descriptor.method)") } ?? (endpoint, descriptor.method)
+            if method == rows[row].method { return .found(endpoint, argument: argument) }
+            other = other.map { ($0.endpoint, "\($0.allow), \(rows[row].method)") } ?? (endpoint, rows[row].method)
         }
         return other.map { .methodNotAllowed($0.endpoint, allow: $0.allow) } ?? .notFound
     }

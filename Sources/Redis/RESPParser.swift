@@ -98,8 +98,25 @@ private final class RESPValueBuilder {
     private static let reservedElementsMax = 1_024
     private static let okBytes = Array("OK".utf8)
 
-    private var open: [OpenArray] = []
-    private var finished: RESPValue?
+    /// A struct, so that to put a value where it belongs is one access to the builder.
+    private struct Stack {
+        var open: [OpenArray] = []
+        var finished: RESPValue?
+
+        /// A value that completes an array completes what encloses it, too.
+        mutating func deposit(_ value: RESPValue) {
+            var value = value
+            while let last = open.indices.last {
+                open[last].elements.append(value)
+                open[last].remaining -= 1
+                guard open[last].remaining == 0 else { return }
+                value = .array(open.removeLast().elements)
+            }
+            finished = value
+        }
+    }
+
+    private var stack = Stack()
     private let elementsMax: Int
     private var elementsAnnounced = 0
     /// Why a callback refused; hiredis would only say "Out of memory".
@@ -111,15 +128,14 @@ private final class RESPValueBuilder {
 
     func takeReply() -> RESPValue? {
         defer {
-            finished = nil
+            stack.finished = nil
             elementsAnnounced = 0
         }
-        return finished
+        return stack.finished
     }
 
     func reset() {
-        open = []
-        finished = nil
+        stack = Stack()
     }
 
     func string(_ bytes: UnsafeRawBufferPointer, type: Int32) {
@@ -144,22 +160,12 @@ private final class RESPValueBuilder {
         } else {
             var elements: [RESPValue] = []
             elements.reserveCapacity(min(count, Self.reservedElementsMax))
-            open.append(OpenArray(elements: elements, remaining: count))
+            stack.open.append(OpenArray(elements: elements, remaining: count))
         }
         return true
     }
 
-    /// Puts a value where it belongs; a value that completes an array completes what encloses it, too.
-    func deposit(_ value: RESPValue) {
-        var value = value
-        while let last = open.indices.last {
-            open[last].elements.append(value)
-            open[last].remaining -= 1
-            guard open[last].remaining == 0 else { return }
-            value = .array(open.removeLast().elements)
-        }
-        finished = value
-    }
+    func deposit(_ value: RESPValue) { stack.deposit(value) }
 
     /// The builder of the reader that is calling back, and the token to give it.
     private static func current(

@@ -63,7 +63,7 @@ package enum SpeedClass {
 /// A node keeps its index for as long as it stays in the fleet, over any number of reloads (``succeeded(by:)``). An
 /// index that a node left may be taken by another: the `generation` of an index says since which fleet it is whose, so
 /// an ``Assignment`` made against an older or newer snapshot resolves to the right node or to none (``node(_:)``).
-package struct FleetSnapshot: Sendable {
+package final class FleetSnapshot: Sendable {
     /// By index; nil where a node left and none took its place.
     package let slots: [NodeSpec?]
     /// By index: the fleet in which the present holder (or hole) of the index came.
@@ -87,7 +87,7 @@ package struct FleetSnapshot: Sendable {
     package static let empty = FleetSnapshot(nodes: [])
 
     /// The first fleet. Of several nodes with one id, the first counts.
-    package init(nodes: [NodeSpec]) {
+    package convenience init(nodes: [NodeSpec]) {
         self.init(nodes: nodes, slots: [], generations: [], generation: 1)
     }
 
@@ -171,11 +171,16 @@ package struct FleetSnapshot: Sendable {
     }
 
     /// The node behind an assignment; nil where it has left the fleet since, or has not come to this snapshot yet.
-    package func node(_ assignment: Assignment) -> NodeSpec? {
+    package func node(_ assignment: Assignment) -> NodeID? {
         guard slots.indices.contains(assignment.nodeIndex),
             generations[assignment.nodeIndex] == assignment.generation
         else { return nil }
-        return slots[assignment.nodeIndex]
+        return slots[assignment.nodeIndex]?.id
+    }
+
+    /// Whether a node holds the index.
+    func isHeld(_ index: Int) -> Bool {
+        if case .none = slots[index] { false } else { true }
     }
 
     package func index(of node: NodeID) -> Int? { indexByNode[node] }

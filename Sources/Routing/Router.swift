@@ -434,7 +434,7 @@ package struct Router: Sendable {
 
     mutating func healthChanged(_ index: Int) {
         let state = health[index].state
-        let isUp = fleet.slots[index] != nil && (state == .ready || state == .curtailed)
+        let isUp = fleet.isHeld(index) && (state == .ready || state == .curtailed)
         let hasPower = loads[index].powerShare > 0 && (loads[index].endsAt == nil || policy.predictsEnds)
         loads[index].takesRequests = isUp && hasPower
         policy.loadChanged(index, load: loads[index], now: lastHeardAt)

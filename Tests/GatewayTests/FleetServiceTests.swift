@@ -165,7 +165,7 @@ struct FleetServiceTests {
                 return
             }
             let fleet = service.replace(fleetConfiguration([fleetNode("b", port: second.port), a]))
-            #expect(fleet.node(assignment)?.id == a.id)
+            #expect(fleet.node(assignment) == a.id)
             #expect(service.nodes().map(\.inflightTokens) == [0, 120])
             #expect(states(service)[1] == .ready)
             #expect(await eventually { states(service) == [.ready, .ready] })

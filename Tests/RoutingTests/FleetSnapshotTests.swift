@@ -20,13 +20,13 @@ struct FleetSnapshotTests {
         let toB = Assignment(nodeIndex: 1, generation: first.generations[1], ticket: 1)
         let toZ = Assignment(nodeIndex: 1, generation: second.generations[1], ticket: 2)
         let toA = Assignment(nodeIndex: 0, generation: second.generations[0], ticket: 3)
-        #expect(first.node(toB)?.id.rawValue == "b")
+        #expect(first.node(toB)?.rawValue == "b")
         #expect(second.node(toB) == nil)
         #expect(third.node(toB) == nil)
         #expect(first.node(toZ) == nil)
-        #expect(second.node(toZ)?.id.rawValue == "z")
+        #expect(second.node(toZ)?.rawValue == "z")
         #expect(third.node(toZ) == nil)
-        #expect([first, second, third].map { $0.node(toA)?.id.rawValue } == ["a", "a", "a"])
+        #expect([first, second, third].map { $0.node(toA)?.rawValue } == ["a", "a", "a"])
         #expect(first.node(Assignment(nodeIndex: 7, generation: 1, ticket: 4)) == nil)
     }
 

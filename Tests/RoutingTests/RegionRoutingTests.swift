@@ -42,7 +42,7 @@ struct RegionRoutingTests {
             let session = UInt64(number / 4 + 1) &* 0x9E37_79B9_7F4A_7C15
             let assignment = try #require(
                 router.assign(pinned(region, session: session), blocks: [session, session &+ 1, session &+ 2]))
-            let node = try #require(router.fleet.node(assignment))
+            let node = try #require(router.fleet.slots[assignment.nodeIndex])
             #expect(node.region == region)
             #expect(node.models.contains { $0.model == llama })
         }

@@ -81,7 +81,7 @@ extension Exchange {
     ///   not take is charged all the same. Otherwise the answer is withheld, and costs nothing.
     private func charge(_ usage: TokenUsage, isEstimated: Bool, isDelivered: Bool) -> Failure? {
         guard let hold, let price, let model else { return nil }
-        guard endpoint?.descriptor.isCharged != false else {
+        guard endpoint?.isCharged != false else {
             loop.services.spending.release(hold, on: loop.transport)
             self.hold = nil
             return nil

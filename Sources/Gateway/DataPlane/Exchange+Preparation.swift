@@ -90,7 +90,7 @@ extension Exchange {
     /// The true upper bounds that the hold stands on.
     func bound(_ scanned: ScannedRequest, _ model: ModelEntry) throws(Failure) {
         (maxTokens, completionTokensMax) = (nil, 0)
-        guard scanned.endpoint.descriptor.isCharged else {
+        guard scanned.endpoint.isCharged else {
             (promptTokensMax, promptTokensEstimate, promptCount) = (0, 0, nil)
             return
         }
@@ -196,8 +196,8 @@ extension Exchange {
     func dispatch(_ assignment: Assignment) {
         guard let model else { return }
         // A node that joined after this request's snapshot was taken is left to younger requests.
-        guard let spec = snapshot.fleet.node(assignment), let node = snapshot.nodes[spec.id],
-            let pool = loop.pool(of: spec.id), let name = node.names[model.id]
+        guard let id = snapshot.fleet.node(assignment), let node = snapshot.nodes[id],
+            let pool = loop.pool(of: id), let name = node.names[model.id]
         else {
             loop.services.router.finished(assignment, outcome: .aborted, now: MonotonicTime.now())
             tried.insert(assignment.nodeIndex, generation: assignment.generation)

@@ -11,7 +11,7 @@ extension Exchange {
     ///
     /// - Returns: nil where the model names none, and for comparisons, whose texts a node reads in pairs.
     func countPrompt(_ scanned: ScannedRequest, _ model: ModelEntry) -> PromptCount? {
-        guard let tokenizer = model.tokenizer, scanned.endpoint.descriptor.isCharged else { return nil }
+        guard let tokenizer = model.tokenizer, scanned.endpoint.isCharged else { return nil }
         let counter = loop.promptCounter
         return body.withUnsafeReadableBytes { body in
             func part(_ span: Range<Int>) -> UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: body[span]) }

@@ -170,7 +170,7 @@ package final class Exchange {
         if head.defect == nil, isPreflight(head) { return perform(machine.preflightAnswered()) }
         if let failure = routeFailure(head) ?? head.defect { return perform(machine.refused(failure)) }
         arm(.request, after: snapshot.timeouts.request)
-        if endpoint?.descriptor.isPublic == true {
+        if endpoint?.isPublic == true {
             perform(machine.keyAuthenticated())
         } else {
             authenticate(head)

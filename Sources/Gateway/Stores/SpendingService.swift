@@ -37,7 +37,7 @@ package final class SpendingService: Sendable {
         self.shards = shards
         journal.setAppliedSource { org in
             Self.shard(of: org, in: shards).state.withLock { state in
-                state.index(of: org).flatMap { state.orgs[$0].machine.applied }
+                state.index(of: org).flatMap { state.ask($0) { $0.applied } }
             }
         }
     }
@@ -131,10 +131,10 @@ package final class SpendingService: Sendable {
         var position: UInt64 = 0
         let plan = shard(of: hold.org).state.withLock { state -> Plan? in
             guard let index = state.index(of: hold.org),
-                state.orgs[index].machine.hasOpenHold(hold.id)
+                let sequence = state.ask(index, { $0.hasOpenHold(hold.id) ? $0.nextSequence : nil })
             else { return nil }
             let charge = Charge(
-                sequence: state.orgs[index].machine.nextSequence, requestID: hold.requestID, key: hold.key,
+                sequence: sequence, requestID: hold.requestID, key: hold.key,
                 model: settlement.model, priceVersion: settlement.price.version, usage: settlement.usage,
                 amount: amount, isEstimated: settlement.isEstimated, at: settlement.at, booking: hold.booking,
                 unusedTokens: max(0, hold.booking.tokens - settlement.usage.totalTokens))
@@ -173,9 +173,9 @@ package final class SpendingService: Sendable {
     /// The request cost nothing: all of the hold goes back, within 50 ms.
     package func release(_ hold: Hold, on transport: any LedgerTransport) {
         let plan = shard(of: hold.org).state.withLock { state -> Plan? in
-            guard let index = state.index(of: hold.org),
-                state.orgs[index].machine.hasOpenHold(hold.id)
-            else { return nil }
+            guard let index = state.index(of: hold.org), state.ask(index, { $0.hasOpenHold(hold.id) }) else {
+                return nil
+            }
             return state.apply(at: index) { machine in
                 machine.holdReleased(ticket: hold.id, booking: hold.booking)
             }

@@ -142,6 +142,11 @@ final class Shard: Sendable {
             return orgs.count - 1
         }
 
+        /// Asks the machine of an org that has one; in place, since a copy would retain all that it holds.
+        mutating func ask<Answer>(
+            _ index: Int, _ question: (inout SpendingStateMachine) -> Answer
+        ) -> Answer { question(&orgs[index].machine) }
+
         /// Gives a machine an event.
         mutating func apply(
             at index: Int, _ event: (inout SpendingStateMachine) -> SpendingStateMachine.Actions
