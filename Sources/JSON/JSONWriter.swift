@@ -1,3 +1,5 @@
+import Domain
+
 /// Appends JSON to an array of bytes; commas come by themselves.
 ///
 /// ```swift
@@ -137,13 +139,13 @@ package struct JSONWriter {
 
     package static func append(integer: Int64, to bytes: inout [UInt8]) {
         if integer < 0 { bytes.append(UInt8(ascii: "-")) }
-        var magnitude = integer.magnitude
         let start = bytes.count
-        repeat {
-            bytes.append(UInt8(ascii: "0") + UInt8(truncatingIfNeeded: magnitude % 10))
-            magnitude /= 10
-        } while magnitude > 0
-        bytes[start...].reverse()
+        let count = DecimalDigits.count(of: integer.magnitude)
+        bytes.append(contentsOf: repeatElement(0, count: count))
+        bytes.withUnsafeMutableBytes { memory in
+            // SAFETY: `count` bytes come after `start`.
+            if let base = memory.baseAddress { DecimalDigits.write(integer.magnitude, count: count, to: base + start) }
+        }
     }
 
     /// `text` as a JSON string, quotes included.

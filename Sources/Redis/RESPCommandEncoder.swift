@@ -1,3 +1,4 @@
+import Domain
 import NIOCore
 
 /// One argument of a command.
@@ -53,7 +54,7 @@ package struct RESPCommandEncoder {
         argumentsMissing -= 1
         let value = Int64(integer)
         let magnitude = value.magnitude
-        let digits = Self.digitCount(magnitude)
+        let digits = DecimalDigits.count(of: magnitude)
         let length = digits + (value < 0 ? 1 : 0)
         buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: Self.overheadMax + length) { target in
             var offset = Self.writeHeader(UInt8(ascii: "$"), length, to: target, at: 0)
@@ -104,7 +105,7 @@ package struct RESPCommandEncoder {
         _ kind: UInt8, _ count: Int, to target: UnsafeMutableRawBufferPointer, at offset: Int
     ) -> Int {
         target[offset] = kind
-        let digits = digitCount(UInt64(count))
+        let digits = DecimalDigits.count(of: UInt64(count))
         writeDigits(UInt64(count), digits, to: target, at: offset + 1)
         return writeLineEnd(to: target, at: offset + 1 + digits)
     }
@@ -112,26 +113,14 @@ package struct RESPCommandEncoder {
     private static func writeDigits(
         _ value: UInt64, _ digits: Int, to target: UnsafeMutableRawBufferPointer, at offset: Int
     ) {
-        var rest = value
-        for index in stride(from: offset + digits - 1, through: offset, by: -1) {
-            target[index] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
-            rest /= 10
-        }
+        let digitsTarget = UnsafeMutableRawBufferPointer(rebasing: target[offset..<(offset + digits)])
+        // SAFETY: a slice of as many bytes.
+        if let base = digitsTarget.baseAddress { DecimalDigits.write(value, count: digits, to: base) }
     }
 
     private static func writeLineEnd(to target: UnsafeMutableRawBufferPointer, at offset: Int) -> Int {
         target[offset] = UInt8(ascii: "\r")
         target[offset + 1] = UInt8(ascii: "\n")
         return offset + 2
-    }
-
-    private static func digitCount(_ value: UInt64) -> Int {
-        var digits = 1
-        var rest = value
-        while rest >= 10 {
-            rest /= 10
-            digits += 1
-        }
-        return digits
     }
 }

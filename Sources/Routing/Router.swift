@@ -7,7 +7,7 @@ import Domain
 /// has grown to its usual size, but where it is to be explained.
 ///
 /// A request's life: ``decide(_:now:)`` commits its work, ``started(_:now:)`` when it was written to the node,
-/// ``firstToken(_:now:)`` for the first token of a stream, and exactly one ``finished(_:outcome:now:)`` on every exit.
+/// ``firstToken(_:cachedTokens:now:)`` for the first token of a stream, and exactly one ``finished(_:outcome:now:)`` on every exit.
 /// What comes twice, late or of a node that left is ignored.
 package struct Router: Sendable {
     /// Bounds what one request can add to a counter, so that no sum overflows.
@@ -173,28 +173,31 @@ package struct Router: Sendable {
         }
     }
 
-    /// The first token of a stream came, or the whole of a plain answer: how long its prompt took cannot be told from that,
-    /// and nothing is learned of it.
+    /// The first token of a stream came. Of a plain answer there is none to see: what is called for one is ignored.
     ///
     /// - Parameter cachedTokens: What the node says that it had cached, where it says so this early.
     package mutating func firstToken(_ assignment: Assignment, cachedTokens: Int? = nil, now: MonotonicTime) {
         settle()
         let first: Attempt?? = inflight.update(assignment.ticket) { entry in
-            guard entry.attempt.firstTokenAt == nil else { return nil }
-            if entry.attempt.isStreamed { entry.attempt.firstTokenAt = now }
+            guard entry.attempt.isStreamed, entry.attempt.firstTokenAt == nil else { return nil }
+            entry.attempt.firstTokenAt = now
             entry.attempt.cachedTokens = cachedTokens
             return entry.attempt
         }
         guard let attempt = first ?? nil, isCurrent(assignment.nodeIndex, assignment.generation) else { return }
         let node = assignment.nodeIndex
-        loads[node].firstTokenLast = now
         endQueueing(assignment.ticket, node: node)
         observeCache(attempt, cachedTokens: cachedTokens)
-        firstTokens[node].add(max(0, now.seconds(since: attempt.sentAt)))
+        answerBegan(attempt, now: now)
         health[node].requestSucceeded(now: now)
-        if attempt.isStreamed { policy.firstToken(attempt, load: loads[node], now: now) }
+        policy.firstToken(attempt, load: loads[node], now: now)
         lastHeardAt = now
         healthChanged(node)
+    }
+
+    private mutating func answerBegan(_ attempt: Attempt, now: MonotonicTime) {
+        loads[attempt.nodeIndex].firstTokenLast = now
+        firstTokens[attempt.nodeIndex].add(max(0, now.seconds(since: attempt.sentAt)))
     }
 
     /// The request is over, on this node at least: its work leaves the books.
@@ -216,6 +219,8 @@ package struct Router: Sendable {
         case .completed(let usage):
             health[node].requestSucceeded(now: now)
             loads[node].forgive()
+            // All of a plain answer comes at once.
+            if !entry.attempt.isStreamed { answerBegan(entry.attempt, now: now) }
             if entry.attempt.cachedTokens == nil { observeCache(entry.attempt, cachedTokens: usage?.cachedTokens) }
             policy.completed(entry.attempt, usage: usage, load: loads[node], now: now)
         case .failed:

@@ -40,7 +40,8 @@ struct RouterPropertyTests {
                 let before = router.status(now: clock)
                 switch router.decide(request(model, prompt: prompt, output: 7, excluded: excluded), now: clock) {
                 case .dispatch(let assignment):
-                    guard router.fleet.node(assignment) != nil, let spec = router.fleet.slots[assignment.nodeIndex] else {
+                    guard router.fleet.node(assignment) != nil, let spec = router.fleet.slots[assignment.nodeIndex]
+                    else {
                         Issue.record("a decision that resolves to no node, seed \(seed) step \(step)")
                         return
                     }

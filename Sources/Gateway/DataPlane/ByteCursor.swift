@@ -1,3 +1,4 @@
+import Domain
 import NIOCore
 
 /// Writes bytes one after the other into memory that it borrows.
@@ -50,22 +51,9 @@ struct ByteCursor {
 
     /// Decimal, with zeros in front up to `width`.
     mutating func digits(_ value: UInt64, atLeast width: Int) {
-        var length = 1
-        var bound: UInt64 = 10
-        // 10^19 is the last power that UInt64 holds.
-        while length < 20, value >= bound {
-            length += 1
-            if length == 20 { break }
-            bound *= 10
-        }
-        length = max(length, width)
-        guard let target = take(length) else { return }
-        var rest = value
-        for index in stride(from: length - 1, through: 0, by: -1) {
-            // SAFETY: `take` gave room for `length` bytes.
-            target.storeBytes(of: UInt8(rest % 10) + 0x30, toByteOffset: index, as: UInt8.self)
-            rest /= 10
-        }
+        let length = max(DecimalDigits.count(of: value), width)
+        // SAFETY: `take` gave room for `length` bytes.
+        if let target = take(length) { DecimalDigits.write(value, count: length, to: target) }
     }
 
     /// Lower-case, with zeros in front: `width` digits, the lowest of `value`.

@@ -195,7 +195,6 @@ extension Exchange: UpstreamDelegate {
                     .upstreamInvalid, "The model server's answer is not valid JSON. Please retry.", source: .upstream,
                     retry: .otherNode))
         }
-        if let assignment { loop.services.router.firstToken(assignment, now: MonotonicTime.now()) }
         firstTokenAt = MonotonicTime.now()
         reported = scan.usage
         hasContent = scan.contentBytes > 0

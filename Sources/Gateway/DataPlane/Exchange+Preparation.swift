@@ -234,8 +234,9 @@ extension Exchange {
         resetAnswer()
         if machine.attempts > 0 { loop.metrics.count(.upstreamNodeRetries) } else { loop.retryBudget.requestArrived() }
         perform(machine.dispatched())
-        dispatchedAt = MonotonicTime.now()
-        if let model { arm(.firstByte, after: model.firstByteNanoseconds) }
+        let now = MonotonicTime.now()
+        dispatchedAt = now
+        if let model { arm(.firstByte, after: model.firstByteNanoseconds, from: now) }
         call = pool.dispatch(UpstreamRequest(head: head, body: patched, connectTimeout: model?.connect), delegate: self)
     }
 

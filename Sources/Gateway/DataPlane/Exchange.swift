@@ -328,10 +328,10 @@ package final class Exchange {
 // MARK: Timers
 
 extension Exchange: TimerTarget {
-    func arm(_ timer: Timer, after nanoseconds: Int64) {
+    func arm(_ timer: Timer, after nanoseconds: Int64, from now: MonotonicTime = .now()) {
         disarm(timer)
         timers[Int(timer.rawValue)] = loop.wheel.schedule(
-            at: MonotonicTime.now().advanced(byNanoseconds: nanoseconds), target: self, kind: timer.rawValue)
+            at: now.advanced(byNanoseconds: nanoseconds), target: self, kind: timer.rawValue)
     }
 
     func disarm(_ timer: Timer) {
