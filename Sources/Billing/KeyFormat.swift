@@ -121,7 +121,7 @@ package final class KeyRecord: Sendable {
     /// Models that one key can be restricted to.
     package static let modelsMax = 64
 
-    /// What the org's own records say.
+    /// What the records of the key and of its org say, in the org's own slot.
     package struct Rights: Hashable, Sendable {
         /// As of the look-up, so that a suspended org hears of it before its request is read any further; a SYNC has the
         /// last word.
@@ -160,6 +160,7 @@ package final class KeyRecord: Sendable {
         self.rights = rights
     }
 
+    /// The same key with what is known of its rights.
     package func granted(_ rights: Rights) -> KeyRecord {
         KeyRecord(
             id: id, org: org, digest: digest, pepperID: pepperID, lastFour: lastFour, isActive: isActive, rights: rights

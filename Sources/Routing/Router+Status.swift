@@ -2,10 +2,7 @@ import Domain
 
 /// What others may see of the router.
 extension Router {
-    /// The new work of the request that was placed last, weighted for attention.
-    var workLast: Double { unsettled.work }
-
-    /// What a request is charged while it waits for room: its new work on the node that has the most of its prompt,
+    /// What a request is charged that waits for room (``costLast`` where it need not): its new work on the node that has the most of its prompt,
     /// weighted for attention, and its answer. Where no prompts are indexed the whole prompt counts as new.
     package mutating func admissionCost(of request: RoutingRequest, blocks: Span<UInt64>) -> Double {
         settle()

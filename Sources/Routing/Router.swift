@@ -31,7 +31,10 @@ package struct Router: Sendable {
     private var queues: ContiguousArray<InflightTable.Queue>
     var index: PrefixIndex
     /// What the last decision left to be done.
-    private(set) var unsettled = Unsettled()
+    private var unsettled = Unsettled()
+    /// What the request that was placed last costs: its new work on its node, and its answer
+    /// (``AdmissionQueue/cost(work:expectedOutputTokens:)``).
+    package private(set) var costLast = 0.0
     /// Blocks of the prompt placed last that the index does not have yet.
     private var unindexed: ContiguousArray<UInt64> = []
     /// Blocks of one prompt that are indexed: two million tokens.
@@ -161,6 +164,11 @@ package struct Router: Sendable {
         inflight.enqueue(ticket, &queues[chosen])
         if isHead { headChanged(chosen) }
         unsettled = Unsettled(node: chosen, at: now, work: attempt.work)
+        // By the same measure under every policy, as what would wait is charged.
+        let weighted = PredictedCost.work(
+            newTokens: Double(attempt.newTokens), cachedTokens: Double(Int(prompt) - attempt.newTokens),
+            request.attentionTokens)
+        costLast = AdmissionQueue.cost(work: weighted, expectedOutputTokens: Int(output))
         if index.isUsed { Self.copy(blocks, to: &unindexed) }
         return Assignment(nodeIndex: chosen, generation: generation, ticket: ticket)
     }
@@ -173,7 +181,7 @@ package struct Router: Sendable {
         }
     }
 
-    /// The first token of a stream came. Of a plain answer there is none to see: what is called for one is ignored.
+    /// The first token of a stream came. For a plain answer the call is ignored: ``finished(_:outcome:now:)`` notes it.
     ///
     /// - Parameter cachedTokens: What the node says that it had cached, where it says so this early.
     package mutating func firstToken(_ assignment: Assignment, cachedTokens: Int? = nil, now: MonotonicTime) {
@@ -219,10 +227,13 @@ package struct Router: Sendable {
         case .completed(let usage):
             health[node].requestSucceeded(now: now)
             loads[node].forgive()
-            // All of a plain answer comes at once.
-            if !entry.attempt.isStreamed { answerBegan(entry.attempt, now: now) }
+            // All of it came at once.
+            if entry.attempt.firstTokenAt == nil { answerBegan(entry.attempt, now: now) }
             if entry.attempt.cachedTokens == nil { observeCache(entry.attempt, cachedTokens: usage?.cachedTokens) }
             policy.completed(entry.attempt, usage: usage, load: loads[node], now: now)
+        case .refused:
+            health[node].requestSucceeded(now: now)
+            loads[node].forgive()
         case .failed:
             health[node].requestFailed()
             loads[node].failed(now: now)
@@ -238,7 +249,7 @@ package struct Router: Sendable {
     // MARK: After a decision
 
     /// What a decision leaves to be done, since a request waits for the one and not for the other.
-    struct Unsettled {
+    private struct Unsettled {
         /// -1: nothing.
         var node = -1
         var at = MonotonicTime(nanoseconds: 0)

@@ -125,8 +125,10 @@ package enum RoutingRefusal: String, Hashable, Sendable, CaseIterable {
 
 /// How a request on a node ended.
 package enum RoutingOutcome: Hashable, Sendable {
-    /// The node answered, errors that are the client's fault included. Usage where the answer carried it.
+    /// The node answered. Usage where the answer carried it.
     case completed(TokenUsage?)
+    /// The node answered that the request is the client's fault: it is well, and how long that took says nothing.
+    case refused
     /// The node's fault: not reached, too slow, broken, or a 5xx.
     case failed
     /// The node does not serve what was asked of it. It is well, and may be passed over for a while; it is not taken out,

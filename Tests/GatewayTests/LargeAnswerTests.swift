@@ -66,6 +66,23 @@ import Testing
 }
 
 @Suite struct AnswerTextTests {
+    @Test(arguments: [0, 1, 100, 10_000])
+    func piecesThatNeedMoreRoomAreWrittenOnce(usually bytes: Int) {
+        var buffer = ByteBuffer(string: "before ")
+        buffer.writePieces(usually: bytes) { cursor in
+            for number in 0..<300 {
+                cursor.decimal(Int64(number))
+                cursor.raw(",")
+                cursor.text("text ")
+            }
+        }
+        #expect(String(buffer: buffer) == "before " + (0..<300).map { "\($0),text " }.joined())
+    }
+
+    @Test func everyTimerOfARequestHasAPlace() {
+        #expect(Exchange.Timer.allCases.map { Int($0.rawValue) } == Array(Exchange.Timers(repeating: .none).indices))
+    }
+
     @Test(arguments: [
         (0, "0ms"), (12, "12ms"), (999, "999ms"), (1_000, "1s"), (1_250, "1.25s"), (59_999, "59.999s"),
         (60_000, "1m0s"), (360_000, "6m0s"), (61_500, "1m1s"),

@@ -26,10 +26,15 @@ private final class QueueUnderTest {
     var bytes: Int { queue.bytes }
     var isEmpty: Bool { queue.isEmpty }
 
+    /// nil: it goes at once.
     func arrived(
         _ request: AdmissionRequest, leastWaitSeconds: Double, now: MonotonicTime
-    ) -> AdmissionDecision {
-        queue.arrived(request, leastWaitSeconds: leastWaitSeconds, now: now)
+    ) -> AdmissionDecision? {
+        let goes = queue.letsThrough(
+            request, leastWaitSeconds: leastWaitSeconds, meanWaitSeconds: { leastWaitSeconds }, now: now)
+        guard goes else { return queue.enqueued(request, now: now) }
+        queue.began(request.org, cost: request.cost, now: now)
+        return nil
     }
 
     func next(
@@ -44,7 +49,7 @@ private final class QueueUnderTest {
 }
 
 struct AdmissionQueueTests {
-    private func ticket(_ decision: AdmissionDecision) -> AdmissionTicket? {
+    private func ticket(_ decision: AdmissionDecision?) -> AdmissionTicket? {
         guard case .wait(let ticket, _) = decision else { return nil }
         return ticket
     }
@@ -65,7 +70,7 @@ struct AdmissionQueueTests {
     @Test func nothingWaitsWhileSomeNodeIsFree() {
         let queue = QueueUnderTest()
         for number in 0..<100 {
-            #expect(queue.arrived(ask(org(number % 3)), leastWaitSeconds: 0.1, now: seconds(1)) == .dispatch)
+            #expect(queue.arrived(ask(org(number % 3)), leastWaitSeconds: 0.1, now: seconds(1)) == nil)
         }
         #expect(queue.isEmpty)
     }
@@ -81,10 +86,10 @@ struct AdmissionQueueTests {
 
     @Test func orgBeyondItsShareWaitsWhereOthersDoNot() {
         let queue = QueueUnderTest(costPerSecond: 1e6)
-        for _ in 0..<9 { #expect(queue.arrived(ask(org(0)), leastWaitSeconds: 0, now: seconds(1)) == .dispatch) }
-        #expect(queue.arrived(ask(org(1)), leastWaitSeconds: 0, now: seconds(1)) == .dispatch)
+        for _ in 0..<9 { #expect(queue.arrived(ask(org(0)), leastWaitSeconds: 0, now: seconds(1)) == nil) }
+        #expect(queue.arrived(ask(org(1)), leastWaitSeconds: 0, now: seconds(1)) == nil)
         #expect(ticket(queue.arrived(ask(org(0)), leastWaitSeconds: 1, now: seconds(1))) != nil)
-        #expect(queue.arrived(ask(org(1)), leastWaitSeconds: 1, now: seconds(1)) == .dispatch)
+        #expect(queue.arrived(ask(org(1)), leastWaitSeconds: 1, now: seconds(1)) == nil)
         #expect(queue.next(leastWaitSeconds: 1, now: seconds(1)) == nil)
         for _ in 0..<7 { queue.ended(org(0), cost: 1_000) }
         #expect(queue.next(leastWaitSeconds: 1, now: seconds(1))?.request.org == org(0))
@@ -216,7 +221,7 @@ struct AdmissionQueueTests {
                     priority: AdmissionClass.allCases[random.int(0...2)])
                 var evicted: [AdmissionTicket] = []
                 switch queue.arrived(request, leastWaitSeconds: least, now: now) {
-                case .dispatch: running.append(request)
+                case nil: running.append(request)
                 case .wait(let ticket, let others):
                     try #require(waiting.updateValue(request, forKey: ticket) == nil, "seed \(seed) step \(step)")
                     evicted = others
@@ -254,7 +259,7 @@ struct AdmissionQueueTests {
     }
 }
 
-extension AdmissionDecision {
+extension AdmissionDecision? {
     fileprivate var isRejected: Bool {
         if case .reject = self { true } else { false }
     }

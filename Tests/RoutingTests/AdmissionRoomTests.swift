@@ -30,11 +30,11 @@ private final class RoomUnderTest {
     func arrived(
         _ number: Int, _ org: Int = 0, model: ModelID = llama, deadline: Double = 1_000, bytes: Int = 10,
         priority: AdmissionClass = .standard, excluded: [Int] = [], seat: AdmissionSeat? = nil, cost: Double = 100,
-        output: Int = 50, now: Double = 1
+        prompt: Int = 100, output: Int = 50, promptBlocks: [UInt64] = [], now: Double = 1
     ) -> RoomOutcome {
         var made: [AdmissionTurn] = []
         let outcome = room.arrived(
-            request(model, output: output, excluded: excluded), blocks: Span(),
+            request(model, prompt: prompt, output: output, excluded: excluded), blocks: promptBlocks.span,
             asking: AdmissionRequest(
                 org: OrgID(unchecked: "org-\(org)"), priority: priority, cost: cost, bytes: bytes,
                 deadline: seconds(deadline)),
@@ -295,6 +295,56 @@ struct AdmissionRoomTests {
         #expect(room.arrived(1).rejection?.cause == .full)
     }
 
+    @Test(arguments: RoutingPolicy.allCases)
+    func whatGoesAtOnceIsChargedAsWhatWaitsIs(policy: RoutingPolicy) throws {
+        let room = RoomUnderTest(one, policy: policy)
+        let placed = try #require(room.arrived(0, cost: 0, prompt: 100_000, output: 10).seat)
+        let waits = try #require(room.arrived(1, cost: 0, prompt: 100_000, output: 10).seat)
+        #expect(placed.waitingID == nil && waits.waitingID != nil)
+        #expect(placed.cost == waits.cost)
+        // More than a token for each of its tokens: they read one another.
+        #expect(placed.cost > 200_000)
+    }
+
+    @Test func whatItsNodeHasIsNotCharged() throws {
+        let room = RoomUnderTest([node("a")], policy: .predictedCost)
+        func cost(_ number: Int) throws -> Double {
+            let blocks = (1...62).map { UInt64($0) }
+            return try #require(room.arrived(number, cost: 0, prompt: 32_000, promptBlocks: blocks).seat).cost
+        }
+        let first = try cost(0)
+        #expect(try cost(1) < first / 4)
+    }
+
+    @Test func aLaneStaysWhileAnythingThatCameByItIsAnywhere() throws {
+        let many = (0..<1_100).map { ModelID(unchecked: "m\($0)") }
+        let room = RoomUnderTest([node("a", maxConcurrency: 1), node("b", models: many, maxConcurrency: 2)])
+        let (held, seat) = try #require(room.arrived(0).placed)
+        #expect(room.arrived(1).isWaiting)
+        for (number, model) in many.enumerated() {
+            let (assignment, seat) = try #require(room.arrived(10 + number, model: model).placed)
+            room.finish(assignment)
+            room.left(seat)
+        }
+        #expect(room.room.lanes.count <= 1_024)
+        #expect(room.room.lanes[seat.lane].key.model == llama)
+        room.finish(held)
+        room.left(seat)
+        let turn = try #require(room.letGo().first)
+        #expect(turn.waiter == 1)
+        let (assignment, next) = try #require(turn.outcome.placed)
+        #expect(next.lane == seat.lane)
+        room.finish(assignment)
+        room.left(next)
+        #expect(room.room.lanes.allSatisfy { $0.isIdle })
+    }
+
+    @Test func whatNobodyServesOpensNoLane() {
+        let room = RoomUnderTest(one)
+        for number in 0..<10 { _ = room.arrived(number, model: ModelID(unchecked: "none-\(number)")) }
+        #expect(room.room.lanes.isEmpty)
+    }
+
     /// Whatever happens: each waiter hears once at most, and the books are empty when all have gone.
     @Test(arguments: 1...20)
     func booksBalanceUnderRandomEvents(seed: Int) throws {
@@ -325,7 +375,9 @@ struct AdmissionRoomTests {
                 models[step] = random.int(0...1) == 0 ? llama : qwen
                 let outcome = room.arrived(
                     step, random.int(0...3), model: models[step]!, deadline: now + Double(random.int(1...20)),
-                    bytes: random.int(0...200), priority: AdmissionClass.allCases[random.int(0...2)], now: now)
+                    bytes: random.int(0...200), priority: AdmissionClass.allCases[random.int(0...2)],
+                    // 0: what the router says.
+                    cost: random.int(0...1) == 0 ? 0 : 100, now: now)
                 take(step, outcome)
                 try hear(room.turns)
                 room.turns = []
@@ -364,6 +416,6 @@ struct AdmissionRoomTests {
             if running.isEmpty { try hear(room.tick(now: 1_000)) }
         }
         #expect(room.count == 0 && room.bytes == 0 && room.inflight == 0)
-        #expect(room.room.lanes.allSatisfy { $0.queue.isIdle && $0.isEmpty })
+        #expect(room.room.lanes.allSatisfy { $0.isIdle })
     }
 }

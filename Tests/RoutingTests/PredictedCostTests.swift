@@ -275,7 +275,6 @@ struct PredictedCostTests {
             let assignment = try #require(router.assign(plain, now: now))
             router.start(assignment, now: now)
             // All of it at once, after the prompt and four hundred tokens.
-            router.firstToken(assignment, now: now + 8)
             router.finish(
                 assignment, usage: TokenUsage(promptTokens: 5_000, cachedTokens: 0, completionTokens: 400), now: now + 8
             )

@@ -175,10 +175,39 @@ struct RouterTests {
         #expect(router.status(now: 9).first?.firstTokenSeconds == 0.5)
     }
 
+    @Test func anAnswerThatCameWholeIsNotedOnceAndOnlyWhereThereWasOne() throws {
+        let router = RouterUnderTest.ready([node("a")])
+        var plain = request()
+        plain.isStreamed = false
+        let answered = try #require(router.assign(plain, now: 1))
+        router.start(answered, now: 1)
+        router.firstToken(answered, now: 2)
+        #expect(router.status(now: 2).first?.firstTokenSeconds == nil)
+        router.finish(answered, .completed(nil), now: 4)
+        #expect(router.status(now: 4).first?.firstTokenSeconds == 3)
+        for outcome in [RoutingOutcome.refused, .failed, .unserved, .aborted] {
+            let other = try #require(router.assign(plain, now: 5))
+            router.finish(other, outcome, now: 6)
+            #expect(router.status(now: 6).first?.firstTokenSeconds == 3)
+        }
+    }
+
+    /// A bad request is answered in no time: its node is neither fast nor broken.
+    @Test func refusalsOfTheNodeAreItsHealth() throws {
+        let router = RouterUnderTest.ready([node("a")])
+        for round in 0..<20 {
+            let failed = try #require(router.assign(request()))
+            router.finish(failed, round % 2 == 0 ? .failed : .refused, now: 1)
+        }
+        #expect(router.states() == ["a=ready"])
+        #expect(router.status(now: 1).first?.penaltySeconds == 0)
+    }
+
     @Test func eventsAfterTheEndOfARequestAreIgnored() throws {
         let router = RouterUnderTest.ready([node("a")])
         let over = try #require(router.assign(request()))
         router.complete(over)
+        let seconds = router.status(now: 1).first?.firstTokenSeconds
         // The place in the table is reused by the next request: the old ticket must not end it.
         let next = try #require(router.assign(request()))
         router.complete(over)
@@ -187,7 +216,7 @@ struct RouterTests {
         let status = router.status(now: 1).first
         #expect(status?.inflightRequests == 1)
         #expect(status?.inflightTokens == 150)
-        #expect(status?.firstTokenSeconds == nil)
+        #expect(status?.firstTokenSeconds == seconds)
         #expect(router.inflightCount == 1)
         router.complete(next)
         #expect(router.inflightCount == 0)

@@ -84,12 +84,14 @@ extension ByteBuffer {
     /// Writes many pieces in one access to the storage.
     ///
     /// - Parameters:
-    ///   - bytes: How many it usually is; where there are more `write` is called again with more room.
+    ///   - bytes: How many it usually is; where there are more, `write` is called again with more room.
+    ///   - write: Writes the same each time it is called.
     mutating func writePieces(usually bytes: Int, _ write: (inout ByteCursor) -> Void) {
-        var room = bytes
+        var room = max(1, bytes)
         var isWritten = false
         while !isWritten {
             writeWithUnsafeMutableBytes(minimumWritableBytes: room) { memory in
+                // SAFETY: the cursor borrows memory that lives to the end of this closure, and does not leave it.
                 var cursor = ByteCursor(memory: memory)
                 write(&cursor)
                 isWritten = !cursor.isTruncated

@@ -211,7 +211,7 @@ extension Exchange: UpstreamDelegate {
                 status: head.status, body: bytes, upstreamModel: node.names[model.id],
                 publicModel: model.id.rawValue, dialect: dialect, requestID: requestIDText)
         }
-        finishAssignment(.completed(nil))
+        finishAssignment(.refused)
         perform(
             machine.attemptFailed(
                 Failure(.upstreamRejected, "The model server refused the request.", source: .upstream), mayRetry: false)

@@ -29,9 +29,12 @@ package final class Exchange {
     /// How long a node may take to end an answer that is complete.
     static let upstreamEndNanoseconds: Int64 = 1_000_000_000
 
-    enum Timer: UInt8 {
+    enum Timer: UInt8, CaseIterable {
         case body, request, firstByte, streamIdle, ping, bufferWait, progress, upstreamEnd
     }
+
+    /// A place for each ``Timer``.
+    typealias Timers = InlineArray<8, TimerToken>
 
     let loop: LoopContext
     let writer: any ResponseWriter
@@ -138,7 +141,7 @@ package final class Exchange {
 
     // Timers.
     /// By raw value: a request sets several, and a dictionary would cost more than the wheel does.
-    private var timers: InlineArray<8, TimerToken> = InlineArray(repeating: .none)
+    private var timers = Timers(repeating: .none)
     private var hasBegun = false
 
     init(loop: LoopContext, writer: any ResponseWriter, clientAddress: String) {
@@ -320,7 +323,7 @@ package final class Exchange {
     /// The connection and the loop let go of it.
     func forget() {
         for kind in timers.indices where timers[kind] != .none { loop.wheel.cancel(timers[kind]) }
-        timers = InlineArray(repeating: .none)
+        timers = Timers(repeating: .none)
         if hasBegun { loop.ended(self) }
     }
 }

@@ -30,7 +30,7 @@ struct WaitingRoom: Sendable {
 extension SharedRouter {
     /// The next request to come finds these. Fewer may wait than do already: those stay.
     func configureAdmission(_ limits: AdmissionLimits, stepSecondsMax: Double) {
-        waiting.withLock {
+        waitingRoom.withLock {
             $0.room.limits = limits
             $0.room.stepSecondsMax = stepSecondsMax
         }
@@ -46,7 +46,7 @@ extension SharedRouter {
         waiter: () -> AdmissionWaiter, now: MonotonicTime
     ) -> RoomOutcome {
         var told: [WaitingRoom.Told] = []
-        let outcome = waiting.withLock { waiting in
+        let outcome = waitingRoom.withLock { waiting in
             waitingCount.wrappingAdd(1, ordering: .sequentiallyConsistent)
             defer { waitingCount.store(waiting.room.count, ordering: .sequentiallyConsistent) }
             var turns: [AdmissionTurn] = []
@@ -92,7 +92,7 @@ extension SharedRouter {
     func setExplaining(_ isExplaining: Bool) { router.withLock { $0.isExplaining = isExplaining } }
 
     private func changeRoom(_ change: (inout WaitingRoom, borrowing Mutex<Router>) -> [AdmissionTurn]) {
-        let told = waiting.withLock { waiting in
+        let told = waitingRoom.withLock { waiting in
             defer { waitingCount.store(waiting.room.count, ordering: .sequentiallyConsistent) }
             let turns = change(&waiting, router)
             return waiting.take(turns)
@@ -113,6 +113,10 @@ extension WaitingRoom {
 
     /// Who is to be told what; they wait no more.
     fileprivate mutating func take(_ turns: [AdmissionTurn]) -> [Told] {
-        turns.compactMap { turn in waiters.removeValue(forKey: turn.id).map { ($0, turn.outcome) } }
+        let told: [Told] = turns.compactMap { turn in
+            waiters.removeValue(forKey: turn.id).map { ($0, turn.outcome) }
+        }
+        assert(told.count == turns.count && waiters.count == room.count, "somebody waits whom nobody knows")
+        return told
     }
 }

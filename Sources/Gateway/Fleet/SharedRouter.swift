@@ -7,8 +7,8 @@ import Synchronization
 package final class SharedRouter: Sendable {
     let router: Mutex<Router>
     /// Locked before ``router`` where both are.
-    let waiting = Mutex(WaitingRoom())
-    /// Requests in ``waiting``, and one more while one comes: whoever has changed the router and sees 0 here need not look.
+    let waitingRoom = Mutex(WaitingRoom())
+    /// Requests in ``waitingRoom``, and one more while one comes: whoever has changed the router and sees 0 here need not look.
     let waitingCount = Atomic<Int>(0)
     private let expectedOutput = Mutex(ExpectedOutput())
     /// Whether the policy makes anything of a prompt's blocks and of what its answer will be.

@@ -37,7 +37,7 @@ package final class SpendingService: Sendable {
         self.shards = shards
         journal.setAppliedSource { org in
             Self.shard(of: org, in: shards).state.withLock { state in
-                state.index(of: org).flatMap { state.ask($0) { $0.applied } }
+                state.index(of: org).flatMap { state.withMachine(at: $0) { $0.applied } }
             }
         }
     }
@@ -83,7 +83,7 @@ package final class SpendingService: Sendable {
             case .refused, .unavailable: return (nil, false)
             case nil:
                 if let index = state.index(of: ticket.org) {
-                    state.orgs[index].machine.admissionAbandoned(ticket: ticket.number)
+                    state.withMachine(at: index) { $0.admissionAbandoned(ticket: ticket.number) }
                 }
                 return (nil, true)
             }
@@ -131,7 +131,7 @@ package final class SpendingService: Sendable {
         var position: UInt64 = 0
         let plan = shard(of: hold.org).state.withLock { state -> Plan? in
             guard let index = state.index(of: hold.org),
-                let sequence = state.ask(index, { $0.hasOpenHold(hold.id) ? $0.nextSequence : nil })
+                let sequence = state.withMachine(at: index, { $0.hasOpenHold(hold.id) ? $0.nextSequence : nil })
             else { return nil }
             let charge = Charge(
                 sequence: sequence, requestID: hold.requestID, key: hold.key,
@@ -173,7 +173,8 @@ package final class SpendingService: Sendable {
     /// The request cost nothing: all of the hold goes back, within 50 ms.
     package func release(_ hold: Hold, on transport: any LedgerTransport) {
         let plan = shard(of: hold.org).state.withLock { state -> Plan? in
-            guard let index = state.index(of: hold.org), state.ask(index, { $0.hasOpenHold(hold.id) }) else {
+            guard let index = state.index(of: hold.org), state.withMachine(at: index, { $0.hasOpenHold(hold.id) })
+            else {
                 return nil
             }
             return state.apply(at: index) { machine in

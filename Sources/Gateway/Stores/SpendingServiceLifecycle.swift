@@ -116,7 +116,7 @@ extension SpendingService {
         let now = now()
         let plan = shard(of: org).state.withLock { state -> Plan? in
             guard let index = state.index(of: org, creating: { makeMachine(org) }),
-                state.orgs[index].machine.phase == .learning
+                state.withMachine(at: index, { $0.phase == .learning })
             else { return nil }
             return state.apply(at: index) { $0.started(now: now) }
         }
@@ -125,7 +125,7 @@ extension SpendingService {
 
     private func isSettledIn(_ org: OrgID) -> Bool {
         shard(of: org).state.withLock { state in
-            state.index(of: org).map { state.orgs[$0].machine.isSettledIn } ?? true
+            state.index(of: org).map { state.withMachine(at: $0) { $0.isSettledIn } } ?? true
         }
     }
 }

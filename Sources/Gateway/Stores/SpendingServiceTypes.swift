@@ -142,10 +142,10 @@ final class Shard: Sendable {
             return orgs.count - 1
         }
 
-        /// Asks the machine of an org that has one; in place, since a copy would retain all that it holds.
-        mutating func ask<Answer>(
-            _ index: Int, _ question: (inout SpendingStateMachine) -> Answer
-        ) -> Answer { question(&orgs[index].machine) }
+        /// An org's machine in place, since a copy would retain all that it holds.
+        mutating func withMachine<Answer>(
+            at index: Int, _ body: (inout SpendingStateMachine) -> Answer
+        ) -> Answer { body(&orgs[index].machine) }
 
         /// Gives a machine an event.
         mutating func apply(

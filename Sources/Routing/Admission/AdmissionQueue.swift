@@ -62,22 +62,6 @@ package struct AdmissionQueue: Sendable {
 
     // MARK: Events
 
-    /// A request came: goes on, waits, or is refused.
-    ///
-    /// - Parameters: As of ``letsThrough(_:leastWaitSeconds:meanWaitSeconds:now:)``.
-    package mutating func arrived(
-        _ request: AdmissionRequest, leastWaitSeconds: Double, meanWaitSeconds: () -> Double, now: MonotonicTime
-    ) -> AdmissionDecision {
-        if letsThrough(request, leastWaitSeconds: leastWaitSeconds, meanWaitSeconds: meanWaitSeconds, now: now) {
-            began(request.org, cost: request.cost, now: now)
-            return .dispatch
-        }
-        switch enqueued(request, now: now) {
-        case .waits(let ticket, let evicted): return .wait(ticket, evicted: evicted)
-        case .rejected(let seconds, let evicted): return .reject(retryAfterSeconds: seconds, evicted: evicted)
-        }
-    }
-
     /// Whether a request that came need not wait: ``began(_:cost:now:)`` is next then, once it is known what it costs.
     ///
     /// - Parameters:
@@ -99,35 +83,28 @@ package struct AdmissionQueue: Sendable {
         return !ahead.contains { $0.hasWork(of: request.org) } && !isOvertaking(request)
     }
 
-    /// What became of a request that may not go yet.
-    enum Queueing {
-        /// Those in `evicted` waited and must be refused, to make room for it.
-        case waits(AdmissionTicket, evicted: [AdmissionTicket])
-        case rejected(retryAfterSeconds: Int, evicted: [AdmissionTicket])
-    }
-
     /// A request that may not go yet joins those that wait, if there is room for it.
-    mutating func enqueued(_ request: AdmissionRequest, now: MonotonicTime) -> Queueing {
+    package mutating func enqueued(_ request: AdmissionRequest, now: MonotonicTime) -> AdmissionDecision {
         var request = request
         request.cost = Self.cost(work: request.cost, expectedOutputTokens: 0)
         request.bytes = max(0, request.bytes)
         let wait = waitSeconds(for: request, now: now)
         let patience = request.deadline.seconds(since: now)
         guard wait <= patience else {
-            return .rejected(retryAfterSeconds: Self.retryAfter(wait - patience), evicted: [])
+            return .reject(retryAfterSeconds: Self.retryAfter(wait - patience), evicted: [])
         }
         let (fits, evicted) = makeRoom(for: request)
-        guard fits else { return .rejected(retryAfterSeconds: Self.retryAfter(wait), evicted: evicted) }
+        guard fits else { return .reject(retryAfterSeconds: Self.retryAfter(wait), evicted: evicted) }
         if rateSince == nil { (rateSince, rateCost) = (now, 0) }
         let ticket = places.insert(request)
         classes[request.priority.rawValue].insert(ticket.index, &places)
         bytes += request.bytes
-        return .waits(AdmissionTicket(value: ticket.value), evicted: evicted)
+        return .wait(AdmissionTicket(value: ticket.value), evicted: evicted)
     }
 
     /// Whose turn it is; nil while nobody's who may go. It counts as in flight from here on.
     ///
-    /// - Parameters: As of ``arrived(_:leastWaitSeconds:meanWaitSeconds:now:)``, over all nodes.
+    /// - Parameters: As of ``letsThrough(_:leastWaitSeconds:meanWaitSeconds:now:)``, over all nodes.
     package mutating func next(
         leastWaitSeconds: Double, meanWaitSeconds: () -> Double, now: MonotonicTime
     ) -> (ticket: AdmissionTicket, request: AdmissionRequest)? {
@@ -157,12 +134,6 @@ package struct AdmissionQueue: Sendable {
     }
 
     /// The same where nothing is known of the mean: the least stands for it.
-    package mutating func arrived(
-        _ request: AdmissionRequest, leastWaitSeconds: Double, now: MonotonicTime
-    ) -> AdmissionDecision {
-        arrived(request, leastWaitSeconds: leastWaitSeconds, meanWaitSeconds: { leastWaitSeconds }, now: now)
-    }
-
     package mutating func next(
         leastWaitSeconds: Double, now: MonotonicTime
     ) -> (ticket: AdmissionTicket, request: AdmissionRequest)? {
@@ -257,7 +228,7 @@ package struct AdmissionQueue: Sendable {
     }
 
     /// A request of the org goes to a node. It counts as in flight until ``ended(_:cost:)``.
-    mutating func began(_ org: OrgID, cost: Double, now: MonotonicTime) {
+    package mutating func began(_ org: OrgID, cost: Double, now: MonotonicTime) {
         let cost = Self.cost(work: cost, expectedOutputTokens: 0)
         inflight[org, default: 0] += cost
         inflightTotal += cost

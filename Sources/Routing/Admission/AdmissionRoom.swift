@@ -86,8 +86,9 @@ package struct AdmissionRoom: Sendable {
         _ request: RoutingRequest, blocks: Span<UInt64>, asking: AdmissionRequest, seat: AdmissionSeat?,
         router: inout Router, now: MonotonicTime, turns: inout [AdmissionTurn]
     ) -> RoomOutcome {
-        let lane = lane(of: request)
-        let isBack = seat?.lane == lane
+        let key = AdmissionLane(request)
+        let known = laneIndexes[key]
+        let isBack = seat != nil && seat?.lane == known
         // A seat in another lane, of the model that this one stands in for, pays for nothing here.
         if let seat, !isBack { left(seat, now: now) }
         let wait = leastWait(request, &router, now)
@@ -95,6 +96,7 @@ package struct AdmissionRoom: Sendable {
             if isBack, let seat { left(seat, now: now) }
             return .refused(refusal)
         }
+        let lane = known ?? open(key)
         if let seat, isBack {
             guard wait < limits.waitSecondsMax else {
                 return comeBack(request, blocks, asking, seat, isStranded: false, now)
@@ -114,9 +116,7 @@ package struct AdmissionRoom: Sendable {
         return waits(request, blocks, asking, lane, now: now, turns: &turns)
     }
 
-    private mutating func lane(of request: RoutingRequest) -> Int {
-        let key = AdmissionLane(request)
-        if let lane = laneIndexes[key] { return lane }
+    private mutating func open(_ key: AdmissionLane) -> Int {
         if laneIndexes.count >= Self.idleLanesMax {
             for (key, lane) in laneIndexes where lanes[lane].isIdle {
                 laneIndexes[key] = nil
@@ -139,10 +139,7 @@ package struct AdmissionRoom: Sendable {
         switch router.decide(request, blocks: blocks, now: now) {
         case .dispatch(let assignment):
             // The decision has looked for its prompt already.
-            if seat.cost == 0 {
-                seat.cost = AdmissionQueue.cost(
-                    work: router.workLast, expectedOutputTokens: request.expectedOutputTokens)
-            }
+            if seat.cost == 0 { seat.cost = router.costLast }
             lanes[lane].queue.began(seat.org, cost: seat.cost, now: now)
             return .placed(assignment, seat)
         // The policy's own caution: a node that will stop soon, say.
@@ -174,7 +171,7 @@ package struct AdmissionRoom: Sendable {
         now: MonotonicTime, turns: inout [AdmissionTurn]
     ) -> RoomOutcome {
         switch lanes[lane].queue.enqueued(asking, now: now) {
-        case .waits(let ticket, let evicted):
+        case .wait(let ticket, let evicted):
             for ticket in evicted { evict(ticket, of: lane, now: now, turns: &turns) }
             let id = note(
                 Waiting(
@@ -187,7 +184,7 @@ package struct AdmissionRoom: Sendable {
                 return .rejected(rejection)
             }
             return .waits(AdmissionSeat(lane: lane, org: asking.org, cost: asking.cost, phase: .waiting(id)))
-        case .rejected(let seconds, let evicted):
+        case .reject(let seconds, let evicted):
             for ticket in evicted { evict(ticket, of: lane, now: now, turns: &turns) }
             let predicted = lanes[lane].queue.waitSeconds(for: asking, now: now)
             let isLate = predicted > asking.deadline.seconds(since: now)

@@ -13,8 +13,9 @@ package enum AdmissionClass: Int, Hashable, Sendable, CaseIterable, Comparable {
 package struct AdmissionRequest: Hashable, Sendable {
     package var org: OrgID
     package var priority: AdmissionClass
-    /// What it is charged: its new work and twice its expected output, in tokens
-    /// (``Router/admissionCost(of:blocks:)``).
+    /// What it is charged: its new work and twice its expected output, in tokens. 0 where the router is to say: of one that
+    /// goes at once what its node has to do (``Router/costLast``), of one that waits what the node that knows most of it
+    /// would (``Router/admissionCost(of:blocks:)``).
     package var cost: Double
     /// What the gateway holds for it while it waits.
     package var bytes: Int
@@ -30,9 +31,8 @@ package struct AdmissionRequest: Hashable, Sendable {
     }
 }
 
+/// What becomes of a request that may not go at once.
 package enum AdmissionDecision: Hashable, Sendable {
-    /// It counts against its org from here until ``AdmissionQueue/ended(_:cost:)``.
-    case dispatch
     /// It waits under the ticket. Those in `evicted` waited and must be refused, to make room for it.
     case wait(AdmissionTicket, evicted: [AdmissionTicket])
     /// There is no room, or it would wait past its deadline; worth trying again after so many seconds. Those in
@@ -94,7 +94,7 @@ package struct AdmissionSeat: Hashable, Sendable {
         case placed(since: MonotonicTime)
     }
 
-    /// Its index.
+    /// Its index among the room's lanes.
     let lane: Int
     let org: OrgID
     var cost: Double

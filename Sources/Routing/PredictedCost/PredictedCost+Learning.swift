@@ -64,9 +64,11 @@ extension PredictedCost {
     }
 
     mutating func completed(_ attempt: Attempt, usage: TokenUsage?, load: NodeLoad, now: MonotonicTime) {
-        // Of a plain answer nothing is known but that the node gave it: slow start has seen enough.
-        if !attempt.isStreamed { estimates[attempt.nodeIndex].isStarting = false }
-        guard let firstTokenAt = attempt.firstTokenAt else { return }
+        guard let firstTokenAt = attempt.firstTokenAt else {
+            // It came whole. Nothing is known but that the node gave it: slow start has seen enough.
+            estimates[attempt.nodeIndex].isStarting = false
+            return
+        }
         if attempt.cachedTokens == nil { learn(attempt, cachedTokens: usage?.cachedTokens, load: load) }
         guard estimates[attempt.nodeIndex].isTelling(attempt) else { return }
         let decoding = Double(max(0, load.requests))

@@ -153,10 +153,10 @@ package struct FleetSimulation {
     }
 
     private mutating func place(_ index: Int, now: Double) {
-        let flight = flights[index]
-        let gateway = Int(flight.gateway)
-        guard let assignment = gateways[gateway].place(flight, requests[Int(flight.request)], now: now) else {
-            gateways[gateway].ended(flight)
+        let gateway = Int(flights[index].gateway)
+        let request = requests[Int(flights[index].request)]
+        guard let assignment = gateways[gateway].place(&flights[index], request, now: now) else {
+            gateways[gateway].ended(flights[index])
             end(index, .refused)
             return
         }

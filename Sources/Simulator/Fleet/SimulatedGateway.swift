@@ -44,15 +44,18 @@ struct SimulatedGateway {
     ) -> Admission {
         guard admission != nil else { return .dispatch }
         let now = Self.time(flight.arrival)
-        let cost = router.admissionCost(of: wanted(flight, request), blocks: request.blocks.span)
-        flight.admissionCost = cost
-        let asked = AdmissionRequest(
-            org: Self.org(flight.org), priority: .standard, cost: cost, bytes: request.promptTokens * 4,
+        var asked = AdmissionRequest(
+            org: Self.org(flight.org), priority: .standard, cost: 0, bytes: request.promptTokens * 4,
             deadline: Self.time(flight.arrival + Self.queueDeadlineSeconds))
         let wait = router.leastWaitSeconds(for: wanted(flight, request), now: now)
         let mean = router.meanWaitSeconds(for: wanted(flight, request), now: now)
-        switch admission?.arrived(asked, leastWaitSeconds: wait, meanWaitSeconds: { mean }, now: now) {
-        case .dispatch, nil: return .dispatch
+        if admission?.letsThrough(asked, leastWaitSeconds: wait, meanWaitSeconds: { mean }, now: now) != false {
+            return .dispatch
+        }
+        asked.cost = router.admissionCost(of: wanted(flight, request), blocks: request.blocks.span)
+        flight.admissionCost = asked.cost
+        switch admission?.enqueued(asked, now: now) {
+        case nil: return .dispatch
         case .wait(let ticket, let others):
             evicted += others.compactMap { waiting.removeValue(forKey: $0) }
             waiting[ticket] = index
@@ -83,6 +86,7 @@ struct SimulatedGateway {
 
     /// A flight that was dispatched is over.
     mutating func ended(_ flight: Flight) {
+        guard flight.admissionCost > 0 else { return }
         admission?.ended(Self.org(flight.org), cost: flight.admissionCost)
     }
 
@@ -97,10 +101,14 @@ struct SimulatedGateway {
     }
 
     /// - Returns: nil where no node takes it.
-    mutating func place(_ flight: Flight, _ request: Trace.Request, now: Double) -> Assignment? {
+    mutating func place(_ flight: inout Flight, _ request: Trace.Request, now: Double) -> Assignment? {
         if flight.attempt == 0 { retries.requestArrived() }
         let decision = router.decide(wanted(flight, request), blocks: request.blocks.span, now: Self.time(now))
         guard case .dispatch(let assignment) = decision else { return nil }
+        if flight.admissionCost == 0 {
+            flight.admissionCost = router.costLast
+            admission?.began(Self.org(flight.org), cost: flight.admissionCost, now: Self.time(now))
+        }
         router.started(assignment, now: Self.time(now))
         return assignment
     }
