@@ -317,7 +317,7 @@ struct AdmissionRoomTests {
     }
 
     @Test func aLaneStaysWhileAnythingThatCameByItIsAnywhere() throws {
-        let many = (0..<1_100).map { ModelID(unchecked: "m\($0)") }
+        let many = (0..<2_200).map { ModelID(unchecked: "m\($0)") }
         let room = RoomUnderTest([node("a", maxConcurrency: 1), node("b", models: many, maxConcurrency: 2)])
         let (held, seat) = try #require(room.arrived(0).placed)
         #expect(room.arrived(1).isWaiting)
