@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
 """Holds `tollgate simulate fleet` against another simulator of the same model, peer by peer and cell by cell.
 
-    python3 Benchmarks/reference.py --simulator fleet_sim.py --traces DIR [--seeds 2] [--gateways 1,4]
+    python3 Benchmarks/reference.py --simulator fleet_sim.py --traces DIR [--gateways 1,4]
 
-The other one is a Python file with `one(trace, policy, rate, kind, G=, share=, seed=)`, named by its path. Mean times to
-the first token must agree to 10 % where the other's is under 10 s; beyond that both must have collapsed. Ends with 1
-where one does not.
+The other one is a Python file with `one(trace, policy, rate, kind, G=, share=, seed=)`, named by its path; pypy3 runs it
+several times as fast. Both are given the same arrivals at the same gateways. Equal nodes they draw each in its own way, and
+for some rules such a draw decides over minutes of a run: so seeds are added, until the ratio's standard error is under 4 %.
+Mean times to the first token must agree to 10 % where the other's is under 10 s; beyond that both must have collapsed. Ends
+with 1 where one does not.
 """
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from types import SimpleNamespace
 
 # The product's name of a policy, and the other's.
 POLICIES = {
@@ -27,28 +31,76 @@ SETTINGS = [
 ]
 COLLAPSE_SECONDS = 10.0
 TOLERANCE = 0.10
+STANDARD_ERROR_MAX = 0.04
+SEEDS_MIN = 4
 GOSSIP_SECONDS = 0.1
+
+WORD = (1 << 64) - 1
+# Workload.gatewayStream: what tells the draw of gateways from the draw of arrivals.
+GATEWAY_STREAM = 0x6761_7465_7761_7973
+
+
+class SplitMix64:
+    """SimulationRandom, as far as arrivals and gateways are drawn from it."""
+
+    def __init__(self, seed):
+        self.state = seed & WORD
+
+    def next(self):
+        self.state = (self.state + 0x9E3779B97F4A7C15) & WORD
+        word = self.state
+        word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & WORD
+        word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & WORD
+        return word ^ (word >> 31)
+
+    def random(self):
+        return (self.next() >> 11) * 2.0**-53
+
+    def randrange(self, bound):
+        return (self.next() * bound) >> 64
+
+
+_names = {}
+
+
+def loaded(simulator, traces):
+    """The other simulator's names, with `load` and `Sim` drawing arrivals and gateways as ours does."""
+    if _names:
+        return _names
+    os.environ["TRACES"] = traces
+    _names["__name__"] = "reference"
+    with open(simulator) as file:
+        exec(compile(file.read().split("if __name__")[0], simulator, "exec"), _names)
+    load, simulation, random = _names["load"], _names["Sim"], _names["random"]
+
+    def load_as_ours(*arguments, seed=1, **named):
+        _names["random"] = SimpleNamespace(Random=lambda _: SplitMix64(seed))
+        try:
+            return load(*arguments, seed=seed, **named)
+        finally:
+            _names["random"] = random
+
+    class SimulationAsOurs(simulation):
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            self.rng = SimpleNamespace(
+                randrange=SplitMix64(self.seed ^ GATEWAY_STREAM).randrange, random=self.rng.random)
+
+    _names["load"], _names["Sim"] = load_as_ours, SimulationAsOurs
+    return _names
 
 
 def other(job):
-    """Mean TTFT and hits of the other simulator, each seed's."""
-    simulator, traces, setting, policy, load, gateways, seeds = job
-    os.environ["TRACES"] = traces
-    with open(simulator) as file:
-        source = file.read().split("if __name__")[0]
-    names = {"__name__": "reference"}
-    exec(compile(source, simulator, "exec"), names)
+    """Mean TTFT and hits of one run of the other simulator."""
+    simulator, traces, setting, policy, load, gateways, seed = job
     trace, _, kind, full = setting
-    runs = [
-        names["one"](
-            trace, POLICIES[policy], full * load, kind, G=gateways, share=GOSSIP_SECONDS if gateways > 1 else None, seed=seed)
-        for seed in range(1, seeds + 1)
-    ]
-    return mean(run["ttft_mean"] for run in runs), mean(run["hit"] for run in runs)
+    run = loaded(simulator, traces)["one"](
+        trace, POLICIES[policy], full * load, kind, G=gateways, share=GOSSIP_SECONDS if gateways > 1 else None, seed=seed)
+    return run["ttft_mean"], run["hit"]
 
 
 def ours(binary, traces, setting, policies, load, gateways, seeds):
-    """The same of ours, by policy."""
+    """The same of ours: by policy, each seed's."""
     done = subprocess.run(
         [binary, "simulate", "fleet", "--trace", os.path.join(traces, setting[1]), "--fleet", setting[2], "--rate",
          str(setting[3] * load), "--gateways", str(gateways), "--gossip", f"{int(GOSSIP_SECONDS * 1000)}ms", "--policies",
@@ -56,9 +108,7 @@ def ours(binary, traces, setting, policies, load, gateways, seeds):
         check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     runs = json.loads(done.stdout)
     return {
-        policy: tuple(
-            mean(run[field] for run in runs if run["policy"] == policy)
-            for field in ("ttft_mean_seconds", "prefix_hit_ratio"))
+        policy: [(run["ttft_mean_seconds"], run["prefix_hit_ratio"]) for run in runs if run["policy"] == policy]
         for policy in policies
     }
 
@@ -66,6 +116,43 @@ def ours(binary, traces, setting, policies, load, gateways, seeds):
 def mean(values):
     values = list(values)
     return sum(values) / len(values)
+
+
+class Figure:
+    """Mean TTFT over seeds, its standard error, and mean hits."""
+
+    def __init__(self, runs):
+        times = [ttft for ttft, _ in runs]
+        self.mean = mean(times)
+        self.error = math.sqrt(sum((time - self.mean) ** 2 for time in times) / (len(times) - 1) / len(times))
+        self.hits = mean(hits for _, hits in runs)
+
+    @property
+    def surely_collapsed(self):
+        return self.mean - 2 * self.error >= COLLAPSE_SECONDS
+
+
+class Cell:
+    def __init__(self, mine, theirs):
+        self.mine, self.theirs, self.seeds = Figure(mine), Figure(theirs), len(mine)
+        self.ratio = self.mine.mean / self.theirs.mean
+        self.error = math.hypot(self.mine.error / self.mine.mean, self.theirs.error / self.theirs.mean)
+
+    @property
+    def is_decided(self):
+        return self.error <= STANDARD_ERROR_MAX or (self.mine.surely_collapsed and self.theirs.surely_collapsed)
+
+    @property
+    def agrees(self):
+        if self.theirs.mean >= COLLAPSE_SECONDS:
+            return self.mine.mean >= COLLAPSE_SECONDS
+        return abs(self.ratio - 1) <= TOLERANCE
+
+    def line(self, name, policy):
+        return (
+            f"{name:28}{policy:20}{self.seeds:6}{self.mine.mean:10.3f}{self.theirs.mean:10.3f}{self.ratio:7.2f}"
+            f"{self.error:7.3f}{self.mine.hits:7.3f}{self.theirs.hits:7.3f}{'' if self.agrees else '  APART'}"
+            f"{'' if self.is_decided else '  (error over ' + format(STANDARD_ERROR_MAX, '.0%') + ')'}")
 
 
 def main():
@@ -77,7 +164,7 @@ def main():
     parser.add_argument("--settings", default="conversation-hom,conversation-het,agentic_dev-het")
     parser.add_argument("--loads", default="0.6,0.8,0.95")
     parser.add_argument("--gateways", default="1,4")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds-max", type=int, default=1024)
     arguments = parser.parse_args()
     policies = arguments.policies.split(",")
     cells = [
@@ -86,26 +173,31 @@ def main():
         for load in arguments.loads.split(",")
         for gateways in arguments.gateways.split(",")
     ]
-    apart = 0
-    print(f"{'cell':28}{'policy':20}{'ours':>9}{'other':>9}{'ratio':>7}{'hits':>7}{'other':>7}")
+    (apart, undecided) = (0, 0)
+    print(f"{'cell':28}{'policy':20}{'seeds':>6}{'ours, s':>10}{'other':>10}{'ratio':>7}{'error':>7}{'hits':>7}{'other':>7}")
     with ProcessPoolExecutor() as pool:
-        waiting = {
-            (cell, policy): pool.submit(
-                other, (arguments.simulator, arguments.traces, cell[0], policy, cell[1], cell[2], arguments.seeds))
-            for cell in cells for policy in policies
-        }
-        for cell in cells:
-            setting, load, gateways = cell
-            mine = ours(arguments.binary, arguments.traces, setting, policies, load, gateways, arguments.seeds)
-            for policy in policies:
-                theirs, hits = waiting[cell, policy].result()
-                ttft, own_hits = mine[policy]
-                agree = ttft >= COLLAPSE_SECONDS if theirs >= COLLAPSE_SECONDS else abs(ttft / theirs - 1) <= TOLERANCE
-                apart += not agree
-                print(
-                    f"{setting[0]}-{setting[2]} {load:.2f} x{gateways}".ljust(28) + f"{policy:20}{ttft:9.3f}{theirs:9.3f}"
-                    f"{ttft / theirs:7.2f}{own_hits:7.3f}{hits:7.3f}{'' if agree else '  APART'}", flush=True)
-    print(f"{apart} of {len(cells) * len(policies)} apart by more than {TOLERANCE:.0%}")
+        for setting, load, gateways in cells:
+            name = f"{setting[0]}-{setting[2]} {load:.2f} x{gateways}"
+            theirs = {policy: [] for policy in policies}
+            (waiting, seeds) = (policies, SEEDS_MIN)
+            while waiting:
+                jobs = [
+                    (arguments.simulator, arguments.traces, setting, policy, load, gateways, seed)
+                    for policy in waiting for seed in range(len(theirs[policy]) + 1, seeds + 1)
+                ]
+                for job, run in zip(jobs, pool.map(other, jobs)):
+                    theirs[job[3]].append(run)
+                mine = ours(arguments.binary, arguments.traces, setting, waiting, load, gateways, seeds)
+                found = {policy: Cell(mine[policy], theirs[policy]) for policy in waiting}
+                ended = [policy for policy in waiting if found[policy].is_decided or seeds >= arguments.seeds_max]
+                for policy in ended:
+                    print(found[policy].line(name, policy), flush=True)
+                    apart += not found[policy].agrees
+                    undecided += not found[policy].is_decided
+                waiting = [policy for policy in waiting if policy not in ended]
+                seeds = min(2 * seeds, arguments.seeds_max)
+    print(f"{apart} of {len(cells) * len(policies)} apart by more than {TOLERANCE:.0%}; "
+          f"{undecided} known less well than to {STANDARD_ERROR_MAX:.0%}")
     return 1 if apart else 0
 
 

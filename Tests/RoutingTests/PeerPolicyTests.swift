@@ -33,4 +33,18 @@ struct PeerPolicyTests {
             #expect(router.assign(request(prompt: 10_240), blocks: prompt, now: 3)?.nodeIndex == other, "seed \(seed)")
         }
     }
+
+    @Test func smetricCountsOthersRequestsButNotTheirWork() throws {
+        let (own, peer) = (fleet(.smetric), fleet(.smetric))
+        _ = try #require(peer.assign(request(prompt: 50_000, excluded: [1])))
+        _ = try #require(own.assign(request(prompt: 2_000, excluded: [0])))
+        own.hear(peer.tell(now: 1), from: 7, now: 1)
+        // A request at each node; 50,000 tokens wait at n0, of which only the peer knows, 2,000 at n1.
+        #expect(own.assign(request(), now: 1)?.nodeIndex == 0)
+        // 600 tokens of two own requests wait at n0 and 2,000 of one at n1; four of the peer make six of the two.
+        for _ in 0..<3 { _ = peer.assign(request(prompt: 1, excluded: [1])) }
+        own.hear(peer.tell(now: 1.1), from: 7, now: 1.1)
+        _ = own.assign(request(prompt: 500, excluded: [1]), now: 1.1)
+        #expect(own.assign(request(), now: 1.1)?.nodeIndex == 1)
+    }
 }

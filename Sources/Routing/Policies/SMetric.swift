@@ -4,7 +4,9 @@ import Domain
 /// otherwise the least (work x requests in flight).
 ///
 /// Work is the prompt's uncached tokens, dearer with context; a node's rate is the 90th percentile of its last 64 answers,
-/// each taken as work over time to first token. Source: vllm-project/router, `smetric.rs`.
+/// each taken as work over time to first token. The work that waits is this gateway's own: the published rule hears of no
+/// other's (told of it, it answers a third sooner with four gateways: docs/decisions/0011). Source: vllm-project/router,
+/// `smetric.rs`.
 struct SMetric: WalkingPolicy {
     static let prefixIndexing = PrefixIndexing.blocks(32_768)
     /// Seconds to the first token within which a node that holds the prefix is kept to.
@@ -40,9 +42,8 @@ struct SMetric: WalkingPolicy {
         var (holder, held, holderMeets) = (-1, Int64(-1), false)
         var someMeets = false
         forEachTaker(request, among: candidates, loads: loads, rotation: rotation) { index, load in
-            let queued =
-                load.own.queuedWork + load.peers.queuedWork
-                + Self.work(promptTokens: prompt, prefixTokens: Double(load.prefixTokens))
+            let new = Self.work(promptTokens: prompt, prefixTokens: Double(load.prefixTokens))
+            let queued = load.own.queuedWork + new
             let rate = rates[index]
             let meets = rate <= 0 || queued / rate <= Self.objectiveSeconds
             someMeets = someMeets || meets
