@@ -12,11 +12,9 @@ import Domain
 package struct Router: Sendable {
     /// Bounds what one request can add to a counter, so that no sum overflows.
     package static let requestTokensMax = 1 << 40
-    /// Weight of the newest sample in the mean time to first token, once there are many.
-    static let firstTokenWeightMin = 0.05
     private static let inflightReserved = 4_096
 
-    package private(set) var fleet: FleetSnapshot
+    package internal(set) var fleet: FleetSnapshot
     package let policyName: RoutingPolicy
     var policy: AnyPolicy
     private var random: SplitMix64
@@ -28,7 +26,7 @@ package struct Router: Sendable {
     var firstTokens: ContiguousArray<RunningMean>
 
     var inflight: InflightTable
-    private var queues: ContiguousArray<InflightTable.Queue>
+    var queues: ContiguousArray<InflightTable.Queue>
     var index: PrefixIndex
     /// What the last decision left to be done.
     private var unsettled = Unsettled()
@@ -40,11 +38,11 @@ package struct Router: Sendable {
     /// Blocks of one prompt that are indexed: two million tokens.
     static let unindexedMax = 4_096
     /// The model of the last decision: most are for the same, and a table of strings costs as much as all the rest.
-    private var modelLast: (id: ModelID, index: Int)?
+    var modelLast: (id: ModelID, index: Int)?
     /// Which nodes may take the present request, 64 a word, where that is not all that serve its model.
-    private var allowed: ContiguousArray<UInt64> = []
+    var allowed: ContiguousArray<UInt64> = []
     /// The nodes whose `prefixTokens` the present decision has set.
-    private var holders: ContiguousArray<Int32> = []
+    var holders: ContiguousArray<Int32> = []
     /// By node index: whether its metrics are believed, and how many requests were placed and ended there.
     var trust: ContiguousArray<ReportTrust> = []
     var events: ContiguousArray<Int64> = []
@@ -295,67 +293,6 @@ package struct Router: Sendable {
         policy.tick(loads: loads.span, now: now)
     }
 
-    // MARK: The fleet
-
-    /// Nodes that stay, by id, keep their in-flight work, health and cordon; what is later said of the requests of
-    /// nodes that left is ignored.
-    ///
-    /// - Parameter next: Made from ``fleet`` by ``FleetSnapshot/succeeded(by:)``.
-    package mutating func replaceFleet(_ next: FleetSnapshot) {
-        settle()
-        modelLast = nil
-        var loads: ContiguousArray<NodeLoad> = []
-        var health: ContiguousArray<NodeHealthStateMachine> = []
-        var firstTokens: ContiguousArray<RunningMean> = []
-        var queues: ContiguousArray<InflightTable.Queue> = []
-        var renewed: [Int] = []
-        for (index, slot) in next.slots.enumerated() {
-            let maxConcurrency = slot?.maxConcurrency ?? 0
-            let rtt = slot?.rttNanoseconds ?? 0
-            let engine = slot.map { EngineSet($0.engine) } ?? []
-            if isCurrent(index, next.generations[index]), slot != nil {
-                var load = self.loads[index]
-                load.maxConcurrency = Int32(clamping: maxConcurrency)
-                load.rttNanoseconds = rtt
-                load.engine = engine
-                load.speedClass = Self.hash(slot?.speedClass ?? "")
-                // What it reports comes again; what the operator says now must not wait for that.
-                let told = slot?.kvCapacityTokens ?? 1
-                if told != self.fleet.slots[index]?.kvCapacityTokens { load.kvCapacityTokens = Int64(max(1, told)) }
-                loads.append(load)
-                queues.append(self.queues[index])
-                health.append(self.health[index])
-                firstTokens.append(self.firstTokens[index])
-            } else {
-                renewed.append(index)
-                queues.append(InflightTable.Queue())
-                var load = NodeLoad(
-                    maxConcurrency: maxConcurrency, rttNanoseconds: rtt, engine: engine,
-                    kvCapacityTokens: slot?.kvCapacityTokens ?? 1)
-                load.identity = Self.hash(slot?.id.rawValue ?? "")
-                load.speedClass = Self.hash(slot?.speedClass ?? "")
-                loads.append(load)
-                health.append(NodeHealthStateMachine())
-                firstTokens.append(RunningMean())
-            }
-        }
-        self.fleet = next
-        allowed = ContiguousArray(repeating: 0, count: (next.slots.count + 63) / 64)
-        holders.reserveCapacity(next.slots.count)
-        self.loads = loads
-        self.health = health
-        self.firstTokens = firstTokens
-        self.queues = queues
-        trust.fit(count: loads.count, renewed: renewed, ReportTrust())
-        events.fit(count: loads.count, renewed: renewed, 0)
-        index.fleetChanged(count: loads.count)
-        for node in renewed { index.empty(node) }
-        index.setCapacities(loads.indices.map { ($0, Int(self.loads[$0].kvCapacityTokens)) })
-        peers.fleetChanged(count: loads.count, renewed: renewed)
-        gossipSender.fleetChanged(count: loads.count, renewed: renewed)
-        Self.fleetChanged(of: &policy, renewed: renewed, loads: loads, now: lastHeardAt)
-    }
-
     // MARK: Inside
 
     /// Static, since a span taken of one stored property would hold all of `self` while the policy changes.
@@ -431,17 +368,6 @@ package struct Router: Sendable {
         holders.removeAll(keepingCapacity: true)
     }
 
-    static func fleetChanged(
-        of policy: inout AnyPolicy, renewed: [Int], loads: ContiguousArray<NodeLoad>, now: MonotonicTime
-    ) {
-        policy.fleetChanged(count: loads.count, renewed: renewed, loads: loads.span, now: now)
-    }
-
-    /// FNV-1a: the same at every gateway and start, unlike the library's.
-    private static func hash(_ text: String) -> UInt64 {
-        text.utf8.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
-    }
-
     private static func bounded(_ tokens: Int) -> Int64 { Int64(max(0, min(tokens, requestTokensMax))) }
 
     func isCurrent(_ index: Int, _ generation: UInt32) -> Bool {
@@ -454,48 +380,5 @@ package struct Router: Sendable {
         let hasPower = loads[index].powerShare > 0 && (loads[index].endsAt == nil || policy.predictsEnds)
         loads[index].takesRequests = isUp && hasPower
         policy.loadChanged(index, load: loads[index], now: lastHeardAt)
-    }
-}
-
-extension ContiguousArray {
-    /// Makes it as long as the fleet, with `fresh` for nodes that are new or another's now.
-    mutating func fit(count: Int, renewed: [Int], _ fresh: Element) {
-        if self.count > count { removeLast(self.count - count) }
-        while self.count < count { append(fresh) }
-        for node in renewed { self[node] = fresh }
-    }
-}
-
-/// A mean that follows: all samples weigh alike at first, later the newest weighs at least a twentieth.
-struct RunningMean: Hashable, Sendable {
-    private(set) var mean: Double?
-    private var count = 0.0
-
-    mutating func add(_ sample: Double) {
-        count += 1
-        let old = mean ?? sample
-        mean = old + (sample - old) * max(Router.firstTokenWeightMin, 1 / count)
-    }
-}
-
-/// Sebastiano Vigna's splitmix64: a stream of decisions that a seed repeats.
-struct SplitMix64: Sendable {
-    private var state: UInt64
-
-    init(seed: UInt64) {
-        state = seed
-    }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-
-    /// Below `bound`, which is positive; its bias is below one in 2^50 for any fleet.
-    mutating func below(_ bound: Int) -> Int {
-        Int(next().multipliedFullWidth(by: UInt64(bound)).high)
     }
 }

@@ -7,7 +7,7 @@ import NIOCore
 enum EmbeddingVector {
     static func of(_ prompt: PromptTokens, dimensions: Int) -> [Float] {
         var generator = SplitMix64(seed: prompt.seed)
-        var vector = (0..<dimensions).map { _ in Float(generator.unitInterval() * 2 - 1) }
+        var vector = (0..<dimensions).map { _ in Float(generator.unit() * 2 - 1) }
         let length = vector.reduce(0) { $0 + $1 * $1 }.squareRoot()
         guard length > 0 else { return vector }
         for index in vector.indices { vector[index] /= length }

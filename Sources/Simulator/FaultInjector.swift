@@ -59,7 +59,7 @@ struct FaultInjector {
         case .always: true
         case .every(let number): requests.isMultiple(of: number)
         case .after(let number): requests > number
-        case .probability(let probability): generator.unitInterval() < probability
+        case .probability(let probability): generator.unit() < probability
         }
     }
 

@@ -1,3 +1,5 @@
+import Domain
+
 /// The text that a simulated node answers with: a word a token, a pure function of a seed and the token's index, so that
 /// nothing generated needs keeping until it can be written.
 struct FillerText {
@@ -78,7 +80,7 @@ struct AnswerLength {
     static func draw(using generator: inout SplitMix64) -> Int {
         // The sum of twelve uniform draws less six is close enough to normal, and the same on every machine.
         var normal = -6.0
-        for _ in 0..<12 { normal += generator.unitInterval() }
+        for _ in 0..<12 { normal += generator.unit() }
         return max(1, min(tokensMax, Int(medianTokens * exponential(sigma * normal))))
     }
 

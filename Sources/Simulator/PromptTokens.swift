@@ -1,3 +1,5 @@
+import Domain
+
 /// A prompt as the simulated node's tokenizer sees it: a row of bytes, four to a token.
 ///
 /// Every message and every text is padded to whole tokens, so the count is a sum over the parts and equal prefixes of

@@ -1,3 +1,4 @@
+import Domain
 import JSON
 
 /// Makes a value that a JSON schema accepts: what a model under a grammar would answer, with no sense in it.

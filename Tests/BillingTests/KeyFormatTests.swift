@@ -1,11 +1,12 @@
 import Billing
+import Domain
 import Support
 import Testing
 
 @Suite struct KeyFormatTests {
     @Test func generatedKeysParseAndPrintAsTheyWere() throws {
         let seed = UInt64.random(in: 0...UInt64.max)
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         for _ in 0..<200 {
             let key = KeyFormat.generate(using: &random)
             #expect(key.utf8.count == KeyFormat.bytes)
@@ -16,7 +17,7 @@ import Testing
     }
 
     @Test func everyMistypedByteIsRefused() {
-        var random = SeededGenerator(seed: 7)
+        var random = SplitMix64(seed: 7)
         let key = Array(KeyFormat.generate(using: &random).utf8)
         for index in key.indices {
             for replacement in [UInt8(ascii: "A"), UInt8(ascii: "z"), UInt8(ascii: "-"), UInt8(ascii: " "), 0xFF]
@@ -29,7 +30,7 @@ import Testing
     }
 
     @Test func everyCutOrPaddedKeyIsRefused() {
-        var random = SeededGenerator(seed: 8)
+        var random = SplitMix64(seed: 8)
         let key = KeyFormat.generate(using: &random)
         for length in 0..<key.utf8.count { #expect(KeyFormat.parse(String(key.prefix(length))) == nil) }
         #expect(KeyFormat.parse(key + "A") == nil)
@@ -38,7 +39,7 @@ import Testing
     }
 
     @Test func neighboursSwappedAreRefused() {
-        var random = SeededGenerator(seed: 9)
+        var random = SplitMix64(seed: 9)
         let key = Array(KeyFormat.generate(using: &random).utf8)
         for index in 6..<67 where key[index] != key[index + 1] {
             var wrong = key
@@ -67,7 +68,7 @@ import Testing
     private static let allOnes = "yhjskwdA6OZ1AL1YmHWZWm8LLG7HjnuCA2j5rOw8Xp1"
 
     @Test func secretPrintsNothing() throws {
-        var random = SeededGenerator(seed: 10)
+        var random = SplitMix64(seed: 10)
         let parsed = try #require(KeyFormat.parse(KeyFormat.generate(using: &random)))
         let secret = parsed.secret.withBytes { String(decoding: $0, as: UTF8.self) }
         var dumped = ""

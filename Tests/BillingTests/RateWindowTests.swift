@@ -8,7 +8,7 @@ import Testing
 
     @Test func noSixtySecondsHoldMoreThanTheLimit() {
         let seed = UInt64.random(in: 0...UInt64.max)
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         let limit = 20
         var window = RateWindow(second: Self.second)
         var admitted: [Int64] = []

@@ -1,20 +1,8 @@
 import Domain
+import Support
 import Testing
 
 @testable import Billing
-
-private struct Generator: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ z >> 30) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ z >> 27) &* 0x94D0_49BB_1331_11EB
-        return z ^ z >> 31
-    }
-    mutating func chance(_ percent: UInt64) -> Bool { next() % 100 < percent }
-    mutating func pick(_ count: Int) -> Int { Int(next() % UInt64(count)) }
-}
 
 /// Two gateways and one store over a network that loses, delays, repeats and reorders; gateways crash and restart.
 private struct World {
@@ -31,7 +19,7 @@ private struct World {
     static let org = OrgID(unchecked: "acme")
     static let keys = ["a", "b", "revoked"].map { KeyID(unchecked: $0) }
 
-    var random: Generator
+    var random: SplitMix64
     var store = LedgerModel()
     var gateways: [Gateway]
     var time: Int64 = 1_000_000_000
@@ -49,7 +37,7 @@ private struct World {
     var grants = 0
 
     init(seed: UInt64, mayRollBack: Bool) throws {
-        random = Generator(state: seed)
+        random = SplitMix64(seed: seed)
         self.mayRollBack = mayRollBack
         gateways = ["0", "1"].map { name in
             let id = JournalID(String(repeating: name, count: 32))
@@ -68,8 +56,8 @@ private struct World {
 
     mutating func step() throws {
         time += Int64(random.next() % 20_000_000)
-        let g = random.pick(2)
-        switch random.pick(14) {
+        let g = random.below(2)
+        switch random.below(14) {
         case 0...3: admit(g)
         case 4, 5: settle(g)
         case 6: release(g)
@@ -103,9 +91,9 @@ private struct World {
         tickets += 1
         undecided[g].insert(tickets)
         let admission = Admission(
-            key: Self.keys[random.chance(5) ? 2 : random.pick(2)],
-            hold: NanoUSD(unchecked: 1 + Int64(random.pick(1_500))),
-            tokens: random.pick(200))
+            key: Self.keys[random.chance(5) ? 2 : random.below(2)],
+            hold: NanoUSD(unchecked: 1 + Int64(random.below(1_500))),
+            tokens: random.below(200))
         let ticket = tickets
         let time = now
         take(g, gateways[g].machine.admissionArrived(admission, ticket: ticket, now: time))
@@ -115,7 +103,7 @@ private struct World {
         guard let ticket = gateways[g].holds.keys.min(), let hold = gateways[g].holds.removeValue(forKey: ticket) else {
             return
         }
-        var charge = testCharge(gateways[g].machine.nextSequence, amount: Int64(random.pick(Int(hold.amount) + 1)))
+        var charge = testCharge(gateways[g].machine.nextSequence, amount: Int64(random.below(Int(hold.amount) + 1)))
         charge.requestID = RequestID(high: UInt64(g), low: ticket)
         charge.booking = hold.booking
         gateways[g].journal.append(charge)
@@ -146,7 +134,7 @@ private struct World {
         guard let call = calls[g] else { return }
         calls[g] = nil
         let revision = call.revision
-        switch random.pick(10) {
+        switch random.below(10) {
         case 0:  // never arrives
             take(g, gateways[g].machine.transportFailed(revision: revision, now: now))
         case 1:  // executes, the answer is lost
@@ -170,7 +158,7 @@ private struct World {
         guard let range = gateways[g].pendingRead else { return }
         gateways[g].pendingRead = nil
         let found = gateways[g].journal.filter { range.contains($0.sequence) }
-        let count = min(found.count, 1 + random.pick(5))
+        let count = min(found.count, 1 + random.below(5))
         let unread = found[count...].reduce(0) { $0 + $1.amount.nanodollars }
         take(
             g,

@@ -1,3 +1,4 @@
+import Domain
 import Foundation
 import FuzzTargets
 import Support
@@ -31,7 +32,7 @@ import Testing
 
     @Test(arguments: FuzzTarget.allCases) func changedCorpusHasNoFinding(target: FuzzTarget) throws {
         let seed = UInt64.random(in: .min ... .max)
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         let files = try Self.files(of: target)
         for file in files where !file.bytes.isEmpty && file.bytes.count <= Self.changedBytesMax {
             for _ in 0..<max(1, Self.changedInputs / files.count) {

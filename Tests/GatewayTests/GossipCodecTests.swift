@@ -6,7 +6,7 @@ import Testing
 @testable import Gateway
 
 struct GossipCodecTests {
-    private func message(_ random: inout SeededGenerator) throws -> GossipMessage {
+    private func message(_ random: inout SplitMix64) throws -> GossipMessage {
         let nodes = try (0..<Int.random(in: 0...5, using: &random)).map { index in
             GossipNode(
                 id: try #require(NodeID("node-\(index)")),
@@ -28,7 +28,7 @@ struct GossipCodecTests {
 
     @Test func messagesComeBackAsTheyWere() throws {
         let seed = UInt64.random(in: 0 ... .max)
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         for _ in 0..<300 {
             let message = try message(&random)
             #expect(GossipCodec.decode(GossipCodec.encode(message)) == message, "seed \(seed)")
@@ -37,7 +37,7 @@ struct GossipCodecTests {
 
     @Test func whatIsTornOrTooLongIsNone() throws {
         let seed = UInt64.random(in: 0 ... .max)
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         for _ in 0..<30 {
             let bytes = GossipCodec.encode(try message(&random))
             for count in 0..<bytes.count { #expect(GossipCodec.decode(Array(bytes[..<count])) == nil, "seed \(seed)") }
@@ -48,7 +48,7 @@ struct GossipCodecTests {
 
     @Test func anyBytesAreReadWithoutHarm() throws {
         let seed = UInt64.random(in: 0 ... .max)
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         for _ in 0..<2_000 {
             var bytes = GossipCodec.encode(try message(&random))
             for _ in 0..<3 {

@@ -27,18 +27,6 @@ private struct VirtualWheel {
     func advance(milliseconds: Int64) { loop.advanceTime(by: .milliseconds(milliseconds)) }
 }
 
-private struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var word = state
-        word = (word ^ word >> 30) &* 0xBF58_476D_1CE4_E5B9
-        word = (word ^ word >> 27) &* 0x94D0_49BB_1331_11EB
-        return word ^ word >> 31
-    }
-}
-
 @Test func timerFiresNeverEarlyAndAtMostATickLate() {
     let virtual = VirtualWheel()
     let target = Recorder()
@@ -160,7 +148,7 @@ private struct SplitMix: RandomNumberGenerator {
 @Test(arguments: [UInt64.random(in: 0 ... .max), 1, 2, 3])
 private func wheelFiresWhatAListWould(_ seed: UInt64) {
     print("wheelFiresWhatAListWould seed \(seed)")
-    var generator = SplitMix(state: seed)
+    var generator = SplitMix64(seed: seed)
     let virtual = VirtualWheel()
     let wheel = virtual.wheel
     let target = Recorder()

@@ -2,6 +2,7 @@ import Domain
 import Foundation
 import JSON
 import OpenAIProtocol
+import Support
 import Testing
 
 struct BodyPatcherTests {
@@ -94,7 +95,7 @@ struct BodyPatcherTests {
     /// where it was.
     @Test(arguments: [21, 22, 23, 24] as [UInt64])
     func nothingElseChangesInRandomBodies(seed: UInt64) throws {
-        var numbers = SeededNumbers(seed: seed)
+        var numbers = SplitMix64(seed: seed)
         for _ in 0..<500 {
             let (body, endpoint) = Self.randomBody(&numbers)
             let plan = Self.randomPlan(&numbers)
@@ -146,7 +147,7 @@ struct BodyPatcherTests {
         try #require(try JSONSerialization.jsonObject(with: Data(bytes)) as? [String: Any])
     }
 
-    private static func randomPlan(_ numbers: inout SeededNumbers) -> PatchPlan {
+    private static func randomPlan(_ numbers: inout SplitMix64) -> PatchPlan {
         PatchPlan(
             upstreamModel: numbers.pick(["node", "meta-llama/L", "a \"quoted\" näme"]),
             maxTokens: numbers.chance(70) ? 1 + numbers.below(9_999) : nil, forceStreamUsage: numbers.chance(80),
@@ -155,7 +156,7 @@ struct BodyPatcherTests {
                 ? [("temperature", Array("0.5".utf8)), ("extra", Array(#"{"a":[1]}"#.utf8))] : [])
     }
 
-    private static func randomBody(_ numbers: inout SeededNumbers) -> (String, Endpoint) {
+    private static func randomBody(_ numbers: inout SplitMix64) -> (String, Endpoint) {
         let endpoint = numbers.pick([Endpoint.chatCompletions, .completions, .embeddings])
         var members = [#""model":"some \u006dodel""#]
         switch endpoint {

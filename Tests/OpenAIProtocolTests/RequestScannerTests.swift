@@ -1,6 +1,7 @@
 import Domain
 import JSON
 import OpenAIProtocol
+import Support
 import Testing
 
 struct RequestScannerTests {
@@ -191,7 +192,7 @@ struct RequestScannerTests {
     /// Whatever is cut off or flipped, the scanner answers or fails; a body that it accepts is JSON.
     @Test(arguments: [5, 6, 7] as [UInt64])
     func hostileBytesNeverDisagreeWithTheGrammar(seed: UInt64) {
-        var numbers = SeededNumbers(seed: seed)
+        var numbers = SplitMix64(seed: seed)
         let body = Array(
             chat(#""stream":true,"stream_options":{"include_usage":null},"n":2,"x":[{"y":"\u00e9\n"}],"max_tokens":5"#)
                 .utf8)

@@ -1,5 +1,6 @@
 import Domain
 import OpenAIProtocol
+import Support
 import Testing
 
 struct SSEScannerTests {
@@ -56,7 +57,7 @@ struct SSEScannerTests {
 
     @Test(arguments: [31, 32] as [UInt64])
     func randomStreamsReadAlikeWholeAndInPieces(seed: UInt64) {
-        var numbers = SeededNumbers(seed: seed)
+        var numbers = SplitMix64(seed: seed)
         for _ in 0..<300 {
             let lines = (0..<numbers.below(30)).map { _ in
                 numbers.pick([
@@ -144,7 +145,7 @@ struct StreamChunkTests {
     /// Wherever `usage` stands among the members, what is left is the object without it.
     @Test(arguments: [41, 42, 43] as [UInt64])
     func strippedChunksAreTheObjectWithoutUsage(seed: UInt64) throws {
-        var numbers = SeededNumbers(seed: seed)
+        var numbers = SplitMix64(seed: seed)
         for _ in 0..<600 {
             var members = [
                 #""model":"node""#, #""choices":[{"delta":{"content":"x"}}]"#,

@@ -1,4 +1,5 @@
 import Domain
+import Support
 import Testing
 
 @testable import Routing
@@ -111,7 +112,7 @@ struct AdmissionQueueTests {
 
     @Test(arguments: 1...20)
     func orgsThatWaitAreServedAlikeInWorkWhateverTheySend(seed: Int) throws {
-        var random = SeededGenerator(seed: UInt64(seed))
+        var random = SplitMix64(seed: UInt64(seed))
         var requests: [AdmissionRequest] = []
         // Few large requests against many small ones; each org has more than is served below.
         for number in 0..<4 {
@@ -206,7 +207,7 @@ struct AdmissionQueueTests {
 
     @Test(arguments: 1...30)
     func booksBalanceUnderRandomEvents(seed: Int) throws {
-        var random = SeededGenerator(seed: UInt64(seed))
+        var random = SplitMix64(seed: UInt64(seed))
         let queue = QueueUnderTest(AdmissionLimits(requestsMax: 50, bytesMax: 4_000), costPerSecond: 1e7)
         var waiting: [AdmissionTicket: AdmissionRequest] = [:]
         var running: [AdmissionRequest] = []

@@ -1,4 +1,5 @@
 import Domain
+import Support
 import Testing
 
 @testable import Routing
@@ -348,7 +349,7 @@ struct AdmissionRoomTests {
     /// Whatever happens: each waiter hears once at most, and the books are empty when all have gone.
     @Test(arguments: 1...20)
     func booksBalanceUnderRandomEvents(seed: Int) throws {
-        var random = SeededGenerator(seed: UInt64(seed))
+        var random = SplitMix64(seed: UInt64(seed))
         let room = RoomUnderTest(
             [node("a", models: [llama, qwen], maxConcurrency: 3), node("b", maxConcurrency: 2)],
             limits: AdmissionLimits(requestsMax: 12, bytesMax: 800))

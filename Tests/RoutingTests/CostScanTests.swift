@@ -1,4 +1,5 @@
 import Domain
+import Support
 import Testing
 
 @testable import Routing
@@ -14,7 +15,7 @@ import Testing
         var request: RoutingRequest
         let now = seconds(1_000)
 
-        init(nodes: Int, random: inout SeededGenerator) {
+        init(nodes: Int, random: inout SplitMix64) {
             let milliseconds = PredictedCost.milliseconds(now)
             allowed = ContiguousArray(repeating: 0, count: (nodes + 63) / 64)
             request = RoutingRequest(
@@ -83,7 +84,7 @@ import Testing
 
     @Test(arguments: [UInt64(1), 2, 3, 5, 8, 13, 21, 34])
     func theScanFindsOneOfTheCheapestByTheRule(seed: UInt64) {
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         for _ in 0..<60 {
             let nodes = random.int(0...2) == 0 ? random.int(1...1_024) : random.int(1...150)
             var made = Case(nodes: nodes, random: &random)
@@ -100,7 +101,7 @@ import Testing
 
     @Test func equalsAreAllChosenInTurn() {
         for nodes in [3, 8, 9, 64, 200] {
-            var random = SeededGenerator(seed: 7)
+            var random = SplitMix64(seed: 7)
             var made = Case(nodes: nodes, random: &random)
             made.holders = []
             var row = CostTable.Row()
@@ -119,7 +120,7 @@ import Testing
 
     @Test func beyondTheFullScanHoldersAreSeenAndNothingThatIsNotAllowedIsTaken() {
         for seed in UInt64(1)...12 {
-            var random = SeededGenerator(seed: seed)
+            var random = SplitMix64(seed: seed)
             var made = Case(nodes: 1_400, random: &random)
             let held = made.holders.map { made.cost(Int($0)) }.min() ?? .infinity
             let chosen = made.choose(rotation: random.int(0...(made.candidates.count - 1)))

@@ -1,5 +1,7 @@
 import CAllocations
+import Domain
 import Routing
+import Support
 import Testing
 
 /// A decision takes no memory: what it needs was reserved when the fleet changed.
@@ -17,7 +19,7 @@ struct DecisionAllocationTests {
         arguments: [10, 100, 1_000, 2_000])
     func aDecisionAllocatesNothing(nodes: Int) throws {
         let seed = UInt64.random(in: .min ... .max)
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         let nodes = (0..<nodes).map { node("n\($0)", rtt: Int64($0) * 1_000_000) }
         var router = Router(fleet: FleetSnapshot(nodes: nodes), policy: .predictedCost, seed: seed)
         for node in nodes { router.probed(node.id, .healthy, now: seconds(0)) }

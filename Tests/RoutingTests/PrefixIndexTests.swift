@@ -1,4 +1,5 @@
 import Domain
+import Support
 import Testing
 
 @testable import Routing
@@ -58,7 +59,7 @@ struct PrefixIndexTests {
 
     @Test(arguments: 1...10)
     func matchesAreThoseOfAPlainModelUnderRandomUse(seed: Int) throws {
-        var random = SeededGenerator(seed: UInt64(seed))
+        var random = SplitMix64(seed: UInt64(seed))
         let (nodes, capacity) = (6, 60)
         let index = IndexUnderTest(nodes: nodes, blocks: capacity)
         // Per node, newest last.

@@ -13,13 +13,13 @@ struct PromptBlocksTests {
         return Array(blocks.hashes)
     }
 
-    private func text(_ bytes: Int, _ random: inout SeededGenerator) -> [UInt8] {
+    private func text(_ bytes: Int, _ random: inout SplitMix64) -> [UInt8] {
         (0..<bytes).map { _ in UInt8.random(in: 32...126, using: &random) }
     }
 
     @Test func aPromptSharesWhatItSharesWithAnother() {
         let seed = UInt64.random(in: 0 ... .max)
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         for _ in 0..<200 {
             let one = text(Int.random(in: 0...20_000, using: &random), &random)
             let same = Int.random(in: 0...one.count, using: &random)
@@ -36,7 +36,7 @@ struct PromptBlocksTests {
 
     @Test func partsAreOnePrompt() {
         let seed = UInt64.random(in: 0 ... .max)
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         let whole = text(50_000, &random)
         for _ in 0..<50 {
             var parts: [[UInt8]] = []

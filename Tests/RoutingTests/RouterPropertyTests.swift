@@ -13,7 +13,7 @@ struct RouterPropertyTests {
 
     @Test(arguments: RoutingPolicy.allCases, [UInt64.random(in: 0...(.max)), 1, 2, 3])
     func sumsFollowEveryEventAndReturnToZero(policy: RoutingPolicy, seed: UInt64) throws {
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         let names = (0..<12).map { "n\($0)" }
         func drawFleet() -> [NodeSpec] {
             names.shuffled(using: &random).prefix(Int.random(in: 1...10, using: &random)).map { name in

@@ -1,23 +1,6 @@
 import Domain
 import Routing
 
-/// A generator that a printed seed repeats.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        var word = state
-        word ^= word >> 33
-        word = word &* 0xFF51_AFD7_ED55_8CCD
-        return word ^ (word >> 33)
-    }
-
-    mutating func int(_ range: ClosedRange<Int>) -> Int { Int.random(in: range, using: &self) }
-}
-
 let llama = ModelID(unchecked: "llama")
 let qwen = ModelID(unchecked: "qwen")
 

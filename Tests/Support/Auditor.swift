@@ -22,7 +22,7 @@ package struct Auditor<Subject: AuditorSubject> {
     package private(set) var subject: Subject
 
     private let seed: UInt64
-    private var random: SeededGenerator
+    private var random: SplitMix64
     private var step = 0
     private var now: Int64
     private var orgs: [OrgID] = []
@@ -37,7 +37,7 @@ package struct Auditor<Subject: AuditorSubject> {
     package init(subject: Subject, seed: UInt64, start: Int64 = 1_790_812_740_000) {
         self.subject = subject
         self.seed = seed
-        random = SeededGenerator(seed: seed)
+        random = SplitMix64(seed: seed)
         now = start
     }
 

@@ -31,7 +31,7 @@ struct AuditorGateway {
 
     /// Ends some requests, asks for some, and puts it into one SYNC.
     mutating func nextRequest(
-        keys: [KeyID], models: [ModelID], now: Int64, using random: inout SeededGenerator
+        keys: [KeyID], models: [ModelID], now: Int64, using random: inout SplitMix64
     ) -> SyncRequest {
         var returns: [RateReturn] = []
         while !open.isEmpty, random.chance(45) {
@@ -75,7 +75,7 @@ struct AuditorGateway {
     }
 
     /// What was running when it died is charged from the journal, or was never charged at all.
-    mutating func restarted(models: [ModelID], now: Int64, using random: inout SeededGenerator) {
+    mutating func restarted(models: [ModelID], now: Int64, using random: inout SplitMix64) {
         for hold in open where random.chance(60) { charge(hold, models: models, now: now, using: &random) }
         open = []
         revision = SyncRevision(incarnation: revision.incarnation + 1, counter: 0)
@@ -87,7 +87,7 @@ struct AuditorGateway {
     }
 
     private mutating func charge(
-        _ ended: Open, models: [ModelID], now: Int64, using random: inout SeededGenerator
+        _ ended: Open, models: [ModelID], now: Int64, using random: inout SplitMix64
     ) {
         // Round numbers, so that sums meet limits exactly now and then.
         let used = random.int(0...max(0, ended.booking.tokens / 100)) * 100

@@ -1,3 +1,4 @@
+import Domain
 import Support
 import Testing
 
@@ -100,7 +101,7 @@ struct PromptCounterTests {
     @Test func theCacheAnswersAsTheTokenizerDoesWhateverComesAndGoes() {
         let seed = UInt64.random(in: 0...UInt64.max)
         print("theCacheAnswersAsTheTokenizerDoes seed \(seed)")
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         let alphabet = Array("aab c".utf8)
         let texts = (0..<300).map { _ in
             (0..<Int.random(in: 60...90, using: &random)).map { _ in alphabet.randomElement(using: &random) ?? 97 }
@@ -123,7 +124,7 @@ struct TemplateOverheadTests {
         #expect(overhead.tokens(messages: 1) == 8)
         let seed = UInt64.random(in: 0...UInt64.max)
         print("aTemplatesTokensAreLearnedExactly seed \(seed)")
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         for _ in 0..<200 {
             let messages = Int.random(in: 1...20, using: &random)
             overhead.learn(overhead: 23 + 5 * messages, messages: messages)

@@ -1,4 +1,5 @@
 #if canImport(Glibc)
+import Domain
 import Glibc
 #else
 import Darwin
@@ -63,7 +64,7 @@ struct RendezvousTable: Sendable {
     /// The two best for a session, best first; -1 where there is none.
     func winners(session: UInt64) -> (first: Int, second: Int) {
         guard !classes.isEmpty else { return (-1, -1) }
-        let position = Int(truncatingIfNeeded: Self.mix(session) % UInt64(Self.classCount))
+        let position = Int(truncatingIfNeeded: SplitMix64.mix(session) % UInt64(Self.classCount))
         return (Int(classes[position].first.node), Int(classes[position].second.node))
     }
 
@@ -84,15 +85,9 @@ struct RendezvousTable: Sendable {
     }
 
     private func score(_ position: Int, _ node: Node) -> Float {
-        let bits = Self.mix(node.identity &+ UInt64(position) &* 0x9E37_79B9_7F4A_7C15)
+        let bits = SplitMix64.mix(node.identity &+ UInt64(position) &* 0x9E37_79B9_7F4A_7C15)
         // 24 bits, in the open interval from 0 to 1.
         let uniform = (Float(bits >> 40) + 0.5) / 16_777_216
         return -log(uniform) / node.weight
-    }
-
-    private static func mix(_ word: UInt64) -> UInt64 {
-        var mixed = (word ^ (word >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
     }
 }

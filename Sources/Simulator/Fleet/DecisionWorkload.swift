@@ -26,17 +26,17 @@ package struct DecisionWorkload: Sendable {
 
     private var sessions: [Session]
     private let index: Index
-    private var random: SimulationRandom
+    private var random: SplitMix64
     private var fresh: UInt64 = 0
     /// Of the request that ``next()`` returned.
     private(set) var blocks: [UInt64] = []
 
     init(_ index: Index, nodes: Int, seed: UInt64) {
         self.index = index
-        var random = SimulationRandom(seed: seed)
+        var random = SplitMix64(seed: seed)
         sessions = (0..<(nodes * Self.sessionsPerNode)).map { number in
             Session(
-                hash: SimulationRandom.mixed(UInt64(number) + 1),
+                hash: SplitMix64.mix(UInt64(number) + 1),
                 blocks: Self.blocksMin + random.below(Self.blocksMax - Self.blocksMin))
         }
         self.random = random
@@ -53,21 +53,21 @@ package struct DecisionWorkload: Sendable {
         switch index {
         case .cold:
             fresh += 1
-            hash = SimulationRandom.mixed(fresh << 32)
+            hash = SplitMix64.mix(fresh << 32)
             count = Self.blocksMin + random.below(Self.blocksMax - Self.blocksMin)
         case .warm:
             let number = random.below(sessions.count)
             sessions[number].blocks += 1 + random.below(Self.turnBlocksMax)
             if sessions[number].blocks > Self.blocksMax {
                 sessions[number].blocks = Self.blocksMin
-                sessions[number].hash = SimulationRandom.mixed(sessions[number].hash)
+                sessions[number].hash = SplitMix64.mix(sessions[number].hash)
             }
             (hash, count) = (sessions[number].hash, sessions[number].blocks)
         }
         blocks.removeAll(keepingCapacity: true)
         for position in 0..<count {
             let isShared = index == .warm && position < Self.systemBlocks
-            blocks.append(SimulationRandom.mixed((isShared ? 7 : hash) &+ UInt64(position) &* 0x9E37_79B9_7F4A_7C15))
+            blocks.append(SplitMix64.mix((isShared ? 7 : hash) &+ UInt64(position) &* 0x9E37_79B9_7F4A_7C15))
         }
         return RoutingRequest(
             model: FleetSpec.model,

@@ -86,7 +86,7 @@ package struct FleetSimulation {
     }
 
     private mutating func scheduleRecurring() {
-        var random = SimulationRandom(seed: configuration.seed ^ 0x706F_6C6C)
+        var random = SplitMix64(seed: configuration.seed ^ 0x706F_6C6C)
         for gateway in gateways.indices {
             schedule(.poll(gateway: Int32(gateway)), at: configuration.pollSeconds * random.unit())
             if !configuration.script.isEmpty { schedule(.probe(gateway: Int32(gateway)), at: random.unit()) }

@@ -1,3 +1,5 @@
+import Domain
+
 extension Trace {
     /// Sessions that come back with all that was said before.
     ///
@@ -5,7 +7,7 @@ extension Trace {
     /// comes again; answers have 20 to 419 tokens. Sessions begin one a second on the average. A trace that no policy was
     /// tuned on: other lengths, a shared beginning, and the same from every machine.
     package static func sessions(_ sessions: Int, turns: Int, sharedBlocks: Int = 2, seed: UInt64) -> Trace {
-        var random = SimulationRandom(seed: seed)
+        var random = SplitMix64(seed: seed)
         var requests: [Request] = []
         for session in 0..<sessions {
             var said = (0..<sharedBlocks).map { UInt64($0) + 1 }
@@ -18,7 +20,7 @@ extension Trace {
                 requests.append(
                     Request(
                         seconds: seconds, promptTokens: prompt, outputTokens: 20 + random.below(400),
-                        blocks: said.map { SimulationRandom.mixed($0) }))
+                        blocks: said.map { SplitMix64.mix($0) }))
                 seconds += 4 + random.unit() * 12
             }
         }

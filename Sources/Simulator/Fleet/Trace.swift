@@ -1,3 +1,5 @@
+import Domain
+
 /// What was asked of some service, in the order of arrival.
 package struct Trace: Sendable {
     package struct Request: Sendable {
@@ -66,7 +68,7 @@ package struct Trace: Sendable {
         let span = requests.last?.seconds ?? 0
         let stretch = span > 0 ? Double(requests.count) / rate / span : 1 / rate
         let spread = quantumSeconds > 0 ? quantumSeconds : seed > 1 ? Self.jitterSeconds : 0
-        var random = SimulationRandom(seed: seed)
+        var random = SplitMix64(seed: seed)
         var arrivals = requests.indices.map { index in
             Arrival(seconds: (requests[index].seconds + random.unit() * spread) * stretch, index: index)
         }

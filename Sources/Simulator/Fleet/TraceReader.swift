@@ -1,3 +1,4 @@
+import Domain
 import Foundation
 
 /// Reads traces of two kinds, told apart by their first line:
@@ -93,7 +94,7 @@ package struct TraceReader {
         let output = try tokens(value("output_length"), "output_length", number)
         return Trace.Request(
             seconds: try value("timestamp") / 1_000, promptTokens: prompt, outputTokens: max(1, output),
-            blocks: ids.prefix(prompt / NodeProfile.blockTokens).map { SimulationRandom.mixed($0 &+ 1) })
+            blocks: ids.prefix(prompt / NodeProfile.blockTokens).map { SplitMix64.mix($0 &+ 1) })
     }
 
     private func tokens(_ value: Double, _ name: String, _ line: Int) throws(Failure) -> Int {
@@ -136,7 +137,7 @@ package struct TraceReader {
                     seconds: seconds, promptTokens: tokens,
                     outputTokens: max(1, try self.tokens(output, "GeneratedTokens", index + 1)),
                     blocks: (0..<min(tokens, Trace.promptTokensMax) / NodeProfile.blockTokens).map {
-                        SimulationRandom.mixed(~(unique + UInt64($0)))
+                        SplitMix64.mix(~(unique + UInt64($0)))
                     }
                 ))
         }

@@ -1,3 +1,5 @@
+import Domain
+
 /// The requests of one run, in the order of arrival: a trace at a rate, its sessions dealt to orgs, each request to a
 /// gateway.
 package struct Workload: Sendable {
@@ -19,7 +21,7 @@ package struct Workload: Sendable {
             owners += Array(repeating: surge.org, count: requests.count - owners.count)
         }
         arrivals.sort { ($0.seconds, $0.request) < ($1.seconds, $1.request) }
-        var random = SimulationRandom(seed: seed ^ Self.gatewayStream)
+        var random = SplitMix64(seed: seed ^ Self.gatewayStream)
         self.flights = ContiguousArray(
             arrivals.map { arrival in
                 Flight(
@@ -37,7 +39,7 @@ package struct Workload: Sendable {
     /// A session belongs to one org. Its third block tells it from others: two are often a system prompt.
     private static func org(of request: Trace.Request, among orgs: Int) -> Int {
         let session = request.blocks.isEmpty ? 0 : request.blocks[min(2, request.blocks.count - 1)]
-        return Int(SimulationRandom.mixed(session ^ 0x6F72_67).multipliedFullWidth(by: UInt64(orgs)).high)
+        return Int(SplitMix64.mix(session ^ 0x6F72_67).multipliedFullWidth(by: UInt64(orgs)).high)
     }
 
     /// Copies of what the org asks in those seconds, each with blocks of its own: its sessions, several times over.
@@ -45,14 +47,14 @@ package struct Workload: Sendable {
         by surge: Surge, own: [(seconds: Double, request: Int)], to requests: inout [Trace.Request], seed: UInt64
     ) -> [(seconds: Double, request: Int)] {
         let window = own.filter { (surge.start..<surge.start + surge.seconds).contains($0.seconds) }
-        var random = SimulationRandom(seed: seed ^ UInt64(truncatingIfNeeded: surge.org))
+        var random = SplitMix64(seed: seed ^ UInt64(truncatingIfNeeded: surge.org))
         var added: [(seconds: Double, request: Int)] = []
         var copies = surge.factor - 1
         while copies > 0 {
             let salt = random.next()
             for arrival in window where random.unit() < copies {
                 var request = requests[arrival.request]
-                request.blocks = request.blocks.map { SimulationRandom.mixed($0 ^ salt) }
+                request.blocks = request.blocks.map { SplitMix64.mix($0 ^ salt) }
                 let seconds = min(arrival.seconds + random.unit() * jitterSeconds, surge.start + surge.seconds)
                 added.append((seconds, requests.count))
                 requests.append(request)

@@ -1,3 +1,4 @@
+import Domain
 import FuzzTargets
 import Support
 
@@ -7,9 +8,9 @@ struct SmugglingMutator {
     /// The corpus as bytes, the key's place included: what a seed makes does not depend on a key.
     private static let corpus = SmugglingCase.all.map { Array($0.text.utf8) }
 
-    private var generator: SeededGenerator
+    private var generator: SplitMix64
 
-    init(seed: UInt64) { generator = SeededGenerator(seed: seed) }
+    init(seed: UInt64) { generator = SplitMix64(seed: seed) }
 
     /// The next request, or requests.
     mutating func next() -> [UInt8] {

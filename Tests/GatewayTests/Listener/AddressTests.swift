@@ -1,3 +1,4 @@
+import Domain
 import Support
 import Testing
 
@@ -85,7 +86,7 @@ import Testing
     @Test func garbageNeverTraps() {
         let seed = UInt64.random(in: .min ... .max)
         print("garbageNeverTraps seed \(seed)")
-        var generator = SeededGenerator(seed: seed)
+        var generator = SplitMix64(seed: seed)
         let alphabet = Array("0123456789abcdef.:[]\",;= for/%\t")
         for _ in 0..<20_000 {
             let text = String((0..<generator.int(0...40)).map { _ in alphabet[generator.int(0...alphabet.count - 1)] })

@@ -6,7 +6,7 @@ import Testing
 @testable import Gateway
 
 private func generatedKey(_ seed: UInt64) throws -> (text: String, parsed: ParsedKey) {
-    var random = SeededGenerator(seed: seed)
+    var random = SplitMix64(seed: seed)
     let text = KeyFormat.generate(using: &random)
     return (text, try #require(KeyFormat.parse(text)))
 }

@@ -1,3 +1,4 @@
+import Domain
 import Simulator
 import Testing
 
@@ -33,12 +34,12 @@ import Testing
     /// Against an array of blocks in the order of their last use.
     @Test(arguments: [1, 2, 3] as [UInt64])
     func agreesWithAPlainModel(seed: UInt64) {
-        var random = SimulationRandom(seed: seed)
+        var random = SplitMix64(seed: seed)
         var cache = BlockCache(reserving: 4)
         var pins: [UInt64: Int] = [:]
         var unpinned: [UInt64] = []
         for step in 0..<20_000 {
-            let key = SimulationRandom.mixed(UInt64(random.below(200)))
+            let key = SplitMix64.mix(UInt64(random.below(200)))
             switch random.below(5) {
             case 0, 1:
                 cache.pin([key])

@@ -1,3 +1,4 @@
+import Domain
 import Routing
 import Simulator
 import Testing
@@ -19,7 +20,7 @@ let plain: NodeProfile = {
 
 /// Blocks that no other seed's are.
 func blocks(_ seed: UInt64, _ count: Int) -> [UInt64] {
-    var random = SimulationRandom(seed: seed)
+    var random = SplitMix64(seed: seed)
     return (0..<count).map { _ in random.next() }
 }
 
