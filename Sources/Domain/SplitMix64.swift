@@ -1,7 +1,7 @@
 /// Steele, Lea and Flood's SplitMix64 with Vigna's constants: a stream of draws that a seed repeats on every machine.
 ///
 /// Its whole state is one word. For ties, simulations and tests: whoever has seen one draw knows the rest, so keys, ids and
-/// salts come of the system's generator.
+/// secret salts come of the system's generator.
 package struct SplitMix64: RandomNumberGenerator, Sendable {
     private var state: UInt64
 
@@ -17,7 +17,8 @@ package struct SplitMix64: RandomNumberGenerator, Sendable {
 
     /// In 0..<bound, which is positive; its bias is below one in 2^50 for bounds up to 2^14.
     package mutating func below(_ bound: Int) -> Int {
-        Int(next().multipliedFullWidth(by: UInt64(bound)).high)
+        assert(bound > 0)
+        return Int(next().multipliedFullWidth(by: UInt64(bound)).high)
     }
 
     /// The generator's finaliser: a bijection that spreads each bit over the whole word.

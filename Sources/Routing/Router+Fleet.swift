@@ -61,7 +61,8 @@ extension Router {
         Self.fleetChanged(of: &policy, renewed: renewed, loads: loads, now: lastHeardAt)
     }
 
-    static func fleetChanged(
+    /// Static, since a span taken of one stored property would hold all of `self` while the policy changes.
+    private static func fleetChanged(
         of policy: inout AnyPolicy, renewed: [Int], loads: ContiguousArray<NodeLoad>, now: MonotonicTime
     ) {
         policy.fleetChanged(count: loads.count, renewed: renewed, loads: loads.span, now: now)
@@ -70,14 +71,5 @@ extension Router {
     /// FNV-1a: the same at every gateway and start, unlike the library's.
     private static func hash(_ text: String) -> UInt64 {
         text.utf8.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
-    }
-}
-
-extension ContiguousArray {
-    /// Makes it as long as the fleet, with `fresh` for nodes that are new or another's now.
-    mutating func fit(count: Int, renewed: [Int], _ fresh: Element) {
-        if self.count > count { removeLast(self.count - count) }
-        while self.count < count { append(fresh) }
-        for node in renewed { self[node] = fresh }
     }
 }

@@ -1,6 +1,5 @@
 import Billing
 import Domain
-import Support
 import Testing
 
 @Suite struct KeyFormatTests {

@@ -28,11 +28,11 @@ import Testing
     }
 
     @Test func whatIsPrintedIsReadBackAsTheSameAmount() {
-        var state: UInt64 = .random(in: 0 ... .max)
-        print("seed \(state)")
+        let seed = UInt64.random(in: 0 ... .max)
+        print("seed \(seed)")
+        var random = SplitMix64(seed: seed)
         for _ in 0..<10_000 {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            let amount = NanoUSD(unchecked: Int64(bitPattern: state) >> 11)
+            let amount = NanoUSD(unchecked: Int64(bitPattern: random.next()) >> 11)
             #expect(NanoUSD(dollars: amount.description) == amount)
         }
     }
@@ -64,22 +64,21 @@ import Testing
     }
 
     @Test func anHonestSettleNeverPassesItsHold() throws {
-        var state: UInt64 = .random(in: 0 ... .max)
-        print("seed \(state)")
-        func draw(_ bound: Int) -> Int {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            return Int((state >> 20) % UInt64(bound))
-        }
+        let seed = UInt64.random(in: 0 ... .max)
+        print("seed \(seed)")
+        var random = SplitMix64(seed: seed)
         for _ in 0..<10_000 {
             // A cached rate above the input rate is odd, and still must not break the bound.
             let price = Price(
-                version: 1, input: Int64(draw(1 << 30)), cachedInput: Int64(draw(1 << 30)), output: Int64(draw(1 << 30))
+                version: 1, input: Int64(random.below(1 << 30)), cachedInput: Int64(random.below(1 << 30)),
+                output: Int64(random.below(1 << 30))
             )
-            let promptMax = draw(200_000)
-            let completionMax = draw(20_000)
-            let prompt = draw(promptMax + 1)
+            let promptMax = random.below(200_000)
+            let completionMax = random.below(20_000)
+            let prompt = random.below(promptMax + 1)
             let usage = TokenUsage(
-                promptTokens: prompt, cachedTokens: draw(prompt + 1), completionTokens: draw(completionMax + 1))
+                promptTokens: prompt, cachedTokens: random.below(prompt + 1),
+                completionTokens: random.below(completionMax + 1))
             let hold = try price.hold(promptTokensMax: promptMax, completionTokensMax: completionMax)
             #expect(try price.cost(of: usage) <= hold)
         }

@@ -1,3 +1,5 @@
+import Domain
+
 /// What is fuzzed. Each target takes any bytes and says what is wrong with what our code made of them; a crash is a
 /// finding by itself.
 package enum FuzzTarget: String, CaseIterable, Sendable {
@@ -36,15 +38,11 @@ enum Cuts {
         guard bytes.count > 1 else { return [[bytes]] }
         var cuts = [[bytes]]
         if bytes.count <= bytewiseMax { cuts.append(bytes.map { [$0] }) }
-        var state = bytes.reduce(UInt64(bytes.count)) { ($0 ^ UInt64($1)) &* 0x0000_0100_0000_01B3 }
-        func next(_ bound: Int) -> Int {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            return Int(state >> 33) % bound
-        }
+        var random = SplitMix64(seed: bytes.reduce(UInt64(bytes.count)) { ($0 ^ UInt64($1)) &* 0x0000_0100_0000_01B3 })
         var pieces: [[UInt8]] = []
         var start = 0
         while start < bytes.count {
-            let end = min(bytes.count, start + 1 + next(max(2, bytes.count / 3)))
+            let end = min(bytes.count, start + 1 + random.below(max(2, bytes.count / 3)))
             pieces.append(Array(bytes[start..<end]))
             start = end
         }

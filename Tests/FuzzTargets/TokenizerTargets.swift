@@ -1,3 +1,4 @@
+import Domain
 import Tokenization
 
 /// Any bytes as a tokenizer file: refused with words, or a tokenizer that counts as it encodes.
@@ -46,14 +47,11 @@ enum TokenizerTextTarget {
         var tokens = (UInt8.min...UInt8.max).map { [$0] }
         var seen = Set(tokens)
         let alphabet = ["a", "e", "th", "in", " ", "  ", "1", "é", "日", "\n", "\r\n", "'s", "A", "\u{301}", "🏳"]
-        var state: UInt64 = 2_026
-        func next(_ bound: Int) -> Int {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            return Int(state >> 33) % bound
-        }
+        var random = SplitMix64(seed: 2_026)
         while tokens.count < 800 {
             let parts = (0..<2).map { _ in
-                next(3) == 0 ? Array(alphabet[next(alphabet.count)].utf8) : tokens[next(tokens.count)]
+                random.below(3) == 0
+                    ? Array(alphabet[random.below(alphabet.count)].utf8) : tokens[random.below(tokens.count)]
             }
             let token = parts[0] + parts[1]
             if token.count <= 24, seen.insert(token).inserted { tokens.append(token) }

@@ -1,6 +1,5 @@
 import Domain
 import Routing
-import Support
 import Testing
 
 @testable import Gateway

@@ -1,5 +1,6 @@
 import Domain
 import Routing
+import Support
 import Testing
 
 @testable import Gateway
@@ -89,16 +90,12 @@ struct NodeMetricsReaderTests {
 
     @Test func anyBytesAreRead() {
         let seed = UInt64.random(in: 0 ... .max)
-        var state = seed
-        func next(_ bound: Int) -> Int {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            return Int(state >> 33) % bound
-        }
+        var random = SplitMix64(seed: seed)
         let parts = [
             "vllm:num_requests_running", "{", "}", "\"", "\\", "=", ",", " ", "1", "\n", "#", "model_name", "é",
         ]
         for _ in 0..<3_000 {
-            let text = (0..<next(40)).map { _ in parts[next(parts.count)] }.joined()
+            let text = (0..<random.below(40)).map { _ in random.pick(parts) }.joined()
             if case .report(let report) = read(text + "\nvllm:num_requests_waiting 1\n") {
                 #expect(report.waitingRequests >= 1, "seed \(seed): \(text)")
             }

@@ -191,16 +191,12 @@ private let illegalExits: [String: Machine.Action] = [
     @Test func everyRequestExitsExactlyOnce() {
         let seed = UInt64.random(in: 0 ... .max)
         print("seed \(seed)")
-        var state = seed
-        func draw(_ bound: Int) -> Int {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            return Int((state >> 33) % UInt64(bound))
-        }
+        var random = SplitMix64(seed: seed)
         for _ in 0..<20_000 {
             var machine = RequestStateMachine()
             var exits = 0
-            for _ in 0..<draw(12) {
-                let event = Event.allCases[draw(Event.allCases.count)]
+            for _ in 0..<random.below(12) {
+                let event = Event.allCases[random.below(Event.allCases.count)]
                 if case .exit = event.apply(to: &machine) { exits += 1 }
             }
             if case .exit = machine.clientClosed() { exits += 1 }

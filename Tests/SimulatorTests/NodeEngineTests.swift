@@ -220,7 +220,6 @@ private struct EngineRun {
     @Test func tokensComeWhenTheFleetSimulationSaysSo() throws {
         let seed = UInt64.random(in: .min ... .max)
         var generator = SplitMix64(seed: seed)
-        func below(_ bound: UInt64) -> Int { Int(generator.next() % bound) }
         var profile = NodeProfile.l40
         // So little that decode outgrows it.
         profile.kvTokensCapacity = 3_000
@@ -246,7 +245,7 @@ private struct EngineRun {
         for id in 0..<UInt64(20) {
             // The first two fit when they come together, and outgrow the cache whatever the seed.
             let isOneOfTwo = id < 2
-            let gap = isOneOfTwo ? 0 : below(200_000_000)
+            let gap = isOneOfTwo ? 0 : generator.below(200_000_000)
             let arrival = MonotonicTime(nanoseconds: run.now.nanoseconds + Int64(gap))
             while let end = run.engine.nextStepEnd, end <= arrival {
                 run.now = end
@@ -255,7 +254,7 @@ private struct EngineRun {
             run.now = arrival
             let seconds = Double(arrival.nanoseconds) / 1e9
             advanceVirtual(to: seconds)
-            let (prompt, output) = isOneOfTwo ? (1_400, 250) : (1 + below(1_500), 1 + below(250))
+            let (prompt, output) = isOneOfTwo ? (1_400, 250) : (1 + generator.below(1_500), 1 + generator.below(250))
             let blocks = (0..<UInt64(prompt / NodeEngine.blockTokens)).map { UInt64(id % 7) << 32 | $0 }
             run.add(id, prompt: prompt, output: [output], blocks: blocks)
             virtual.accept(

@@ -1,5 +1,4 @@
 import Domain
-import Support
 import Testing
 
 @testable import Tokenization

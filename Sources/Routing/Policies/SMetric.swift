@@ -4,9 +4,9 @@ import Domain
 /// otherwise the least (work x requests in flight).
 ///
 /// Work is the prompt's uncached tokens, dearer with context; a node's rate is the 90th percentile of its last 64 answers,
-/// each taken as work over time to first token. The work that waits is this gateway's own: the published rule hears of no
-/// other's (told of it, it answers a third sooner with four gateways: docs/decisions/0011). Source: vllm-project/router,
-/// `smetric.rs`.
+/// each taken as work over time to first token. The work is this gateway's own, as the published rule hears of no other's;
+/// the requests are everybody's, as gossip tells every policy and as the reference simulator has it. Told of the work, too,
+/// four gateways would answer a third to a half sooner (docs/decisions/0011). Source: vllm-project/router, `smetric.rs`.
 struct SMetric: WalkingPolicy {
     static let prefixIndexing = PrefixIndexing.blocks(32_768)
     /// Seconds to the first token within which a node that holds the prefix is kept to.

@@ -19,7 +19,7 @@ struct SmugglingMutator {
         return bytes
     }
 
-    private mutating func pick<Element>(_ list: [Element]) -> Element { list[generator.int(0...list.count - 1)] }
+    private mutating func pick<Element>(_ list: [Element]) -> Element { generator.pick(list) }
 
     private mutating func place(in bytes: [UInt8]) -> Int { generator.int(0...bytes.count) }
 

@@ -7,9 +7,8 @@ import Testing
 ///
 /// Its figures are stored here, as `Benchmarks/reference_sessions.py` prints them: means over seeds 1 to 10 of 150
 /// sessions of 8 turns on 8 nodes, with the arrivals and gateways that ours draws. Equal nodes are drawn differently, so
-/// policies agree to a few percent; 10 % is asked for. Sessions share one block: of nodes that hold two, the reference's
-/// SMetric takes the first, one node for every new session (docs/decisions/0011). The traces that the balancer is judged by
-/// are held in the same way by `Benchmarks/reference.py`.
+/// policies agree to a few percent; 10 % is asked for. The traces that the balancer is judged by are held in the same way by
+/// `Benchmarks/reference.py`.
 @Suite struct ReferenceTests {
     struct Cell: CustomStringConvertible, Sendable {
         var policy: RoutingPolicy
@@ -26,41 +25,44 @@ import Testing
         var description: String { "\(policy.rawValue) \(kind.rawValue) x\(gateways)" }
     }
 
-    private static let trace = Trace.sessions(150, turns: 8, sharedBlocks: 1, seed: 7)
+    private static let trace = Trace.sessions(150, turns: 8, seed: 7)
+    /// For SMetric. Of nodes that hold two blocks the reference's takes the first, which is one node for every new
+    /// session; ours begins elsewhere each time, as published, and is the stronger (0.28 s for 0.45 s).
+    private static let traceSharingABlock = Trace.sessions(150, turns: 8, sharedBlocks: 1, seed: 7)
 
     static let cells: [Cell] = [
-        Cell(.roundRobin, .homogeneous, gateways: 1, ttft: 0.8047, hits: 0.273),
-        Cell(.roundRobin, .homogeneous, gateways: 4, ttft: 0.8988, hits: 0.273),
-        Cell(.roundRobin, .heterogeneous, gateways: 1, ttft: 23.8813, hits: 0.254),
-        Cell(.roundRobin, .heterogeneous, gateways: 4, ttft: 24.0252, hits: 0.254),
-        Cell(.leastRequests, .homogeneous, gateways: 1, ttft: 0.8695, hits: 0.271),
-        Cell(.leastRequests, .homogeneous, gateways: 4, ttft: 0.9393, hits: 0.271),
-        Cell(.leastRequests, .heterogeneous, gateways: 1, ttft: 7.7014, hits: 0.285),
-        Cell(.leastRequests, .heterogeneous, gateways: 4, ttft: 7.6841, hits: 0.286),
-        Cell(.leastTokens, .homogeneous, gateways: 1, ttft: 0.8247, hits: 0.275),
-        Cell(.leastTokens, .homogeneous, gateways: 4, ttft: 0.9537, hits: 0.271),
-        Cell(.leastTokens, .heterogeneous, gateways: 1, ttft: 8.0806, hits: 0.286),
-        Cell(.leastTokens, .heterogeneous, gateways: 4, ttft: 7.9983, hits: 0.287),
-        Cell(.p2c, .homogeneous, gateways: 1, ttft: 1.1055, hits: 0.266),
-        Cell(.p2c, .homogeneous, gateways: 4, ttft: 1.1387, hits: 0.266),
-        Cell(.p2c, .heterogeneous, gateways: 1, ttft: 8.4707, hits: 0.284),
-        Cell(.p2c, .heterogeneous, gateways: 4, ttft: 8.2327, hits: 0.285),
-        Cell(.sglangCacheAware, .homogeneous, gateways: 1, ttft: 0.2135, hits: 0.769),
-        Cell(.sglangCacheAware, .homogeneous, gateways: 4, ttft: 0.2055, hits: 0.769),
-        Cell(.sglangCacheAware, .heterogeneous, gateways: 1, ttft: 0.3222, hits: 0.769),
-        Cell(.sglangCacheAware, .heterogeneous, gateways: 4, ttft: 0.3101, hits: 0.769),
-        Cell(.gie, .homogeneous, gateways: 1, ttft: 0.2565, hits: 0.748),
-        Cell(.gie, .homogeneous, gateways: 4, ttft: 0.2476, hits: 0.749),
-        Cell(.gie, .heterogeneous, gateways: 1, ttft: 0.3654, hits: 0.743),
-        Cell(.gie, .heterogeneous, gateways: 4, ttft: 0.3456, hits: 0.745),
-        Cell(.dynamo, .homogeneous, gateways: 1, ttft: 0.3797, hits: 0.574),
-        Cell(.dynamo, .homogeneous, gateways: 4, ttft: 0.4412, hits: 0.546),
-        Cell(.dynamo, .heterogeneous, gateways: 1, ttft: 0.6722, hits: 0.565),
-        Cell(.dynamo, .heterogeneous, gateways: 4, ttft: 0.7884, hits: 0.535),
-        Cell(.lmetric, .homogeneous, gateways: 1, ttft: 0.2452, hits: 0.702),
-        Cell(.lmetric, .homogeneous, gateways: 4, ttft: 0.2642, hits: 0.685),
-        Cell(.lmetric, .heterogeneous, gateways: 1, ttft: 0.3645, hits: 0.696),
-        Cell(.lmetric, .heterogeneous, gateways: 4, ttft: 0.3912, hits: 0.682),
+        Cell(.roundRobin, .homogeneous, gateways: 1, ttft: 0.8452, hits: 0.305),
+        Cell(.roundRobin, .homogeneous, gateways: 4, ttft: 0.9371, hits: 0.305),
+        Cell(.roundRobin, .heterogeneous, gateways: 1, ttft: 24.5703, hits: 0.287),
+        Cell(.roundRobin, .heterogeneous, gateways: 4, ttft: 24.7053, hits: 0.287),
+        Cell(.leastRequests, .homogeneous, gateways: 1, ttft: 0.9047, hits: 0.306),
+        Cell(.leastRequests, .homogeneous, gateways: 4, ttft: 1.0007, hits: 0.298),
+        Cell(.leastRequests, .heterogeneous, gateways: 1, ttft: 8.2211, hits: 0.317),
+        Cell(.leastRequests, .heterogeneous, gateways: 4, ttft: 8.2776, hits: 0.317),
+        Cell(.leastTokens, .homogeneous, gateways: 1, ttft: 0.8702, hits: 0.304),
+        Cell(.leastTokens, .homogeneous, gateways: 4, ttft: 0.9909, hits: 0.304),
+        Cell(.leastTokens, .heterogeneous, gateways: 1, ttft: 8.6293, hits: 0.315),
+        Cell(.leastTokens, .heterogeneous, gateways: 4, ttft: 8.4699, hits: 0.317),
+        Cell(.p2c, .homogeneous, gateways: 1, ttft: 1.1550, hits: 0.300),
+        Cell(.p2c, .homogeneous, gateways: 4, ttft: 1.2017, hits: 0.298),
+        Cell(.p2c, .heterogeneous, gateways: 1, ttft: 9.3561, hits: 0.311),
+        Cell(.p2c, .heterogeneous, gateways: 4, ttft: 9.5712, hits: 0.307),
+        Cell(.sglangCacheAware, .homogeneous, gateways: 1, ttft: 0.2174, hits: 0.780),
+        Cell(.sglangCacheAware, .homogeneous, gateways: 4, ttft: 0.2085, hits: 0.780),
+        Cell(.sglangCacheAware, .heterogeneous, gateways: 1, ttft: 0.3550, hits: 0.780),
+        Cell(.sglangCacheAware, .heterogeneous, gateways: 4, ttft: 0.3375, hits: 0.780),
+        Cell(.gie, .homogeneous, gateways: 1, ttft: 0.2704, hits: 0.755),
+        Cell(.gie, .homogeneous, gateways: 4, ttft: 0.2690, hits: 0.753),
+        Cell(.gie, .heterogeneous, gateways: 1, ttft: 0.3845, hits: 0.748),
+        Cell(.gie, .heterogeneous, gateways: 4, ttft: 0.3714, hits: 0.748),
+        Cell(.dynamo, .homogeneous, gateways: 1, ttft: 0.3923, hits: 0.589),
+        Cell(.dynamo, .homogeneous, gateways: 4, ttft: 0.4525, hits: 0.563),
+        Cell(.dynamo, .heterogeneous, gateways: 1, ttft: 0.7006, hits: 0.578),
+        Cell(.dynamo, .heterogeneous, gateways: 4, ttft: 0.8384, hits: 0.550),
+        Cell(.lmetric, .homogeneous, gateways: 1, ttft: 0.2495, hits: 0.712),
+        Cell(.lmetric, .homogeneous, gateways: 4, ttft: 0.2677, hits: 0.700),
+        Cell(.lmetric, .heterogeneous, gateways: 1, ttft: 0.3713, hits: 0.708),
+        Cell(.lmetric, .heterogeneous, gateways: 4, ttft: 0.3969, hits: 0.698),
         Cell(.smetric, .homogeneous, gateways: 1, ttft: 0.2119, hits: 0.770),
         Cell(.smetric, .homogeneous, gateways: 4, ttft: 0.2067, hits: 0.770),
         Cell(.smetric, .heterogeneous, gateways: 1, ttft: 0.3219, hits: 0.768),
@@ -69,12 +71,13 @@ import Testing
 
     @Test(arguments: cells)
     func meanTTFTAgreesWithTheReference(cell: Cell) async {
-        let runs = (1...3).map { seed in
+        let runs = (1...10).map { seed in
             RunConfiguration(
                 policy: cell.policy, fleet: FleetSpec(cell.kind, nodes: 8), rate: 10, gateways: cell.gateways,
                 gossipSeconds: 0.1, seed: UInt64(seed))
         }
-        let results = await Sweep.run(runs, on: Self.trace).map(\.statistics)
+        let trace = cell.policy == .smetric ? Self.traceSharingABlock : Self.trace
+        let results = await Sweep.run(runs, on: trace).map(\.statistics)
         let ttft = RunStatistics.mean(results.map(\.ttftMean))
         #expect(abs(ttft / cell.ttft - 1) < 0.10, "\(ttft) s, the reference \(cell.ttft) s")
         #expect(abs(RunStatistics.mean(results.map(\.prefixHitRatio)) - cell.hits) < 0.03)
