@@ -74,6 +74,8 @@ struct CostTable: Sendable {
 
     /// What it reads besides of the few.
     private struct MemoryLanes: Sendable {
+        /// The part of the base that is no wait.
+        var fixed = Lane.zero
         var kv = Lane.zero
         var kvPerToken = Lane.zero
         var inverseRate = Lane.zero
@@ -112,16 +114,12 @@ struct CostTable: Sendable {
     var groupCount: Int { bounds.count }
 
     mutating func resize(to count: Int) {
-        func fit<Value>(_ column: inout ContiguousArray<Value>, _ value: Value, _ length: Int) {
-            if column.count > length { column.removeLast(column.count - length) }
-            while column.count < length { column.append(value) }
-        }
         let groups = (count + Self.groupSize - 1) / Self.groupSize
         for node in min(count, self.count)..<self.count { set(node, Row(), nowMilliseconds: 0) }
-        fit(&rows, Row(), groups * Self.groupSize)
-        fit(&lanes, Lanes(), groups * Self.groupLanes)
-        fit(&memory, MemoryLanes(), groups * Self.groupLanes)
-        fit(&bounds, Bound(), groups)
+        rows.fit(count: groups * Self.groupSize, Row())
+        lanes.fit(count: groups * Self.groupLanes, Lanes())
+        memory.fit(count: groups * Self.groupLanes, MemoryLanes())
+        bounds.fit(count: groups, Bound())
         self.count = count
     }
 
@@ -135,6 +133,7 @@ struct CostTable: Sendable {
         lanes[place].base[lane] = base
         lanes[place].step[lane] = row.step
         lanes[place].run[lane] = run
+        memory[place].fixed[lane] = row.fixed
         memory[place].kv[lane] = row.kv
         memory[place].kvPerToken[lane] = row.kvPerToken
         memory[place].inverseRate[lane] = row.inverseRate
@@ -295,7 +294,8 @@ struct CostTable: Sendable {
     private func memory(_ place: Int, base: Lane, _ works: Lane, _ addedTokens: Float, _ request: Request) -> Lane {
         let held = memory[place]
         let above = held.kv + held.kvPerToken * Lane(repeating: addedTokens) - Lane(repeating: request.kvShareFree)
-        let price = above * Lane(repeating: request.kvPrice) * (Lane(repeating: 1) + base + held.inverseRate * works)
+        let firstToken = base - held.fixed + held.inverseRate * works
+        let price = above * Lane(repeating: request.kvPrice) * (Lane(repeating: 1) + firstToken)
         let isFree = (above .<= Lane.zero) .| (base .== Lane(repeating: Self.closed))
         return price.replacing(with: Lane.zero, where: isFree)
     }
