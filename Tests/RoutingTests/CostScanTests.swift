@@ -28,6 +28,8 @@ import Testing
             for node in 0..<nodes {
                 var row = CostTable.Row()
                 row.fixed = random.int(0...9) == 0 ? CostTable.closed : 0.001 + share() * 0.1
+                // Nodes that failed lately: a penalty is no wait.
+                if random.int(0...4) == 0 { row.fixed += 5 }
                 row.step = 0.007 + share() * 0.05
                 row.wait = share() * 3
                 row.head = row.wait * share()

@@ -6,7 +6,7 @@ import Domain
 /// Work is the prompt's uncached tokens, dearer with context; a node's rate is the 90th percentile of its last 64 answers,
 /// each taken as work over time to first token. The work is this gateway's own, as the published rule hears of no other's;
 /// the requests are everybody's, as gossip tells every policy and as the reference simulator has it. Told of the work, too,
-/// four gateways would answer a third to a half sooner (docs/decisions/0011). Source: vllm-project/router, `smetric.rs`.
+/// four gateways would answer in two thirds of the time (docs/decisions/0011). Source: vllm-project/router, `smetric.rs`.
 struct SMetric: WalkingPolicy {
     static let prefixIndexing = PrefixIndexing.blocks(32_768)
     /// Seconds to the first token within which a node that holds the prefix is kept to.

@@ -294,8 +294,8 @@ struct CostTable: Sendable {
     private func memory(_ place: Int, base: Lane, _ works: Lane, _ addedTokens: Float, _ request: Request) -> Lane {
         let held = memory[place]
         let above = held.kv + held.kvPerToken * Lane(repeating: addedTokens) - Lane(repeating: request.kvShareFree)
-        let firstToken = base - held.fixed + held.inverseRate * works
-        let price = above * Lane(repeating: request.kvPrice) * (Lane(repeating: 1) + firstToken)
+        let waitAndRun = base - held.fixed + held.inverseRate * works
+        let price = above * Lane(repeating: request.kvPrice) * (Lane(repeating: 1) + waitAndRun)
         let isFree = (above .<= Lane.zero) .| (base .== Lane(repeating: Self.closed))
         return price.replacing(with: Lane.zero, where: isFree)
     }
